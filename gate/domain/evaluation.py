@@ -1,0 +1,44 @@
+"""What is asked: an evaluation of one registered version, and the key its evidence is shared by."""
+
+from gate.domain.checkpoint import Frozen, ModelVersion, Sha256
+from gate.domain.evidence import digest_json
+
+
+def evaluation_key(identity: str, policy_digest: str) -> str:
+    """The key of an evaluation: one registered version under one policy. 64 hex digits."""
+    return digest_json(["evaluation", identity, policy_digest])
+
+
+def evidence_key(
+    candidate_digest: str, base_digest: str | None, suite_digest: str | None, plan_digest: str, policy_digest: str
+) -> str:
+    """The key of evidence: equal bytes measured against the same base in the same way share it."""
+    return digest_json(["evidence", candidate_digest, base_digest, suite_digest, plan_digest, policy_digest])
+
+
+def seed_of(key: str) -> int:
+    """The seed of everything random in a measurement, from its key: asking again cannot re-roll.
+
+    >>> seed_of("0" * 64)
+    0
+    """
+    return int(key[:12], 16)
+
+
+class EvaluationRequest(Frozen):
+    """One version to be evaluated under one policy."""
+
+    key: Sha256
+    version: ModelVersion
+    policy: str
+    policy_digest: Sha256
+
+    @classmethod
+    def of(cls, version: ModelVersion, policy: str, policy_digest: str) -> "EvaluationRequest":
+        """The request whose key follows from the version's identity and the policy's digest."""
+        return cls(
+            key=evaluation_key(version.identity, policy_digest),
+            version=version,
+            policy=policy,
+            policy_digest=policy_digest,
+        )

@@ -1,0 +1,339 @@
+"""What was measured: estimates with intervals, the closed vocabulary, the base's profile."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from gate.domain.checkpoint import Checkpoint, Frozen, Lineage, Sha256
+
+
+class Estimate(Frozen):
+    """A number with its interval: the truth lies in ``[lower, upper]`` with probability ≥ 1 − alpha.
+
+    ``alpha`` is 0 for what is computed exactly. ``n`` counts the independent units behind it, ``method``
+    names the interval's construction. A bound may be absent (``None``) where the procedure gives none on
+    that side: an absent bound clears no limit.
+    """
+
+    value: float
+    lower: float | None
+    upper: float | None
+    alpha: float = Field(ge=0, lt=1)
+    n: int = Field(default=1, ge=0)
+    method: str = "exact"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lower is not None and self.lower > self.value:
+            raise ValueError(f"expected lower <= value, found {self.lower} > {self.value}")
+        if self.upper is not None and self.upper < self.value:
+            raise ValueError(f"expected upper >= value, found {self.upper} < {self.value}")
+        return self
+
+    @classmethod
+    def exact(cls, value: float, n: int = 1) -> "Estimate":
+        """A number without uncertainty.
+
+        >>> Estimate.exact(2.0).upper
+        2.0
+        """
+        return cls(value=value, lower=value, upper=value, alpha=0.0, n=n)
+
+
+class Name(StrEnum):
+    """The measurement vocabulary. Policies, reports, metrics and attestations use these words only."""
+
+    DISPLACEMENT_NORM = "displacement_norm"
+    DISPLACEMENT_RMS = "displacement_rms"
+    DISPLACEMENT_RELATIVE = "displacement_relative"
+    CHANGED_FRACTION = "changed_fraction"
+    WORST_CASE_ALIGNMENT = "worst_case_alignment"
+    WORST_CASE_ALIGNMENT_Z = "worst_case_alignment_z"
+    BASIN_SIGMA = "basin_sigma"
+    BASIN_POSITION = "basin_position"
+    SCORE = "score"
+    RETENTION = "retention"
+    RETENTION_RANDOM = "retention_random"
+    HEADROOM = "headroom"
+    ADVERSARIAL_SENSITIVITY = "adversarial_sensitivity"
+    ADVERSARIAL_SENSITIVITY_RATIO = "adversarial_sensitivity_ratio"
+    RANDOM_SENSITIVITY = "random_sensitivity"
+
+
+class Meaning(Frozen):
+    """What a measurement is: its unit, one plain sentence, and whether it is per capability."""
+
+    unit: str
+    sentence: str
+    per_capability: bool
+
+
+MEANINGS: Mapping[Name, Meaning] = {
+    Name.DISPLACEMENT_NORM: Meaning(
+        unit="weight units",
+        per_capability=False,
+        sentence="L2 norm of candidate minus base over the shared parameters, tied tensors once.",
+    ),
+    Name.DISPLACEMENT_RMS: Meaning(
+        unit="weight units",
+        per_capability=False,
+        sentence="Displacement norm divided by the square root of the parameter count; comparable to a noise scale.",
+    ),
+    Name.DISPLACEMENT_RELATIVE: Meaning(
+        unit="ratio",
+        per_capability=False,
+        sentence="Displacement norm divided by the norm of the base's weights.",
+    ),
+    Name.CHANGED_FRACTION: Meaning(
+        unit="ratio",
+        per_capability=False,
+        sentence="Fraction of the shared parameters that differ from the base.",
+    ),
+    Name.WORST_CASE_ALIGNMENT: Meaning(
+        unit="cosine",
+        per_capability=True,
+        sentence="Cosine between the displacement and the base's loss gradient: the first-order worst-case direction.",
+    ),
+    Name.WORST_CASE_ALIGNMENT_Z: Meaning(
+        unit="standard deviations",
+        per_capability=True,
+        sentence="Worst-case alignment in standard deviations of what a random direction would show.",
+    ),
+    Name.BASIN_SIGMA: Meaning(
+        unit="weight units",
+        per_capability=True,
+        sentence="Largest random noise scale at which the base keeps the capability within the tolerance.",
+    ),
+    Name.BASIN_POSITION: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="Displacement RMS divided by the basin's noise scale: 0 at the base, 1 at the basin's edge.",
+    ),
+    Name.SCORE: Meaning(
+        unit="score 0..1",
+        per_capability=True,
+        sentence="The candidate's mean score on the capability's items.",
+    ),
+    Name.RETENTION: Meaning(
+        unit="score difference",
+        per_capability=True,
+        sentence="Candidate score minus base score, paired by item; negative means capability was lost.",
+    ),
+    Name.RETENTION_RANDOM: Meaning(
+        unit="score difference",
+        per_capability=True,
+        sentence="The same difference for random directions of the candidate's own norm: the control.",
+    ),
+    Name.HEADROOM: Meaning(
+        unit="multiples of the update",
+        per_capability=True,
+        sentence="How much further along its own direction the fine-tune could go before the capability leaves its margin.",
+    ),
+    Name.ADVERSARIAL_SENSITIVITY: Meaning(
+        unit="nats per token",
+        per_capability=True,
+        sentence="Loss increase under the worst weight perturbation found inside a relative ball around the candidate.",
+    ),
+    Name.ADVERSARIAL_SENSITIVITY_RATIO: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="The candidate's adversarial sensitivity divided by the base's, same ball, steps and seeds.",
+    ),
+    Name.RANDOM_SENSITIVITY: Meaning(
+        unit="nats per token",
+        per_capability=True,
+        sentence="Loss increase under random perturbations of the same norm: the control of adversarial sensitivity.",
+    ),
+}
+
+
+class Measurement(Frozen):
+    """One measured number: which, of what capability (``None`` for whole-checkpoint ones), how sure."""
+
+    name: Name
+    capability: str | None = None
+    estimate: Estimate
+
+    @model_validator(mode="after")
+    def _capability_given_where_needed(self) -> Self:
+        if MEANINGS[self.name].per_capability != (self.capability is not None):
+            raise ValueError(f"{self.name}: capability expected only for per-capability measurements")
+        return self
+
+
+class DefectCode(StrEnum):
+    """What can be wrong with a checkpoint itself, found without asking it anything."""
+
+    ARTIFACTS_MISSING = "artifacts_missing"
+    ARTIFACTS_UNREADABLE = "artifacts_unreadable"
+    BASE_UNRESOLVED = "base_unresolved"
+    BASE_MISMATCH = "base_mismatch"
+    NON_FINITE_WEIGHTS = "non_finite_weights"
+    MISSING_TENSORS = "missing_tensors"
+    EXTRA_TENSORS = "extra_tensors"
+    SHAPE_MISMATCH = "shape_mismatch"
+    VOCABULARY_RESIZED = "vocabulary_resized"
+    ARCHITECTURE_CHANGED = "architecture_changed"
+    TOKENIZER_CHANGED = "tokenizer_changed"
+    DTYPE_CHANGED = "dtype_changed"
+    UNSAFE_FILE = "unsafe_file"
+    CUSTOM_CODE = "custom_code"
+    ARCHIVE_FILE = "archive_file"
+    NOT_MEASURABLE = "not_measurable"
+
+
+class Defect(Frozen):
+    """One defect: its code and a message that says expected, found, what to do."""
+
+    code: DefectCode
+    message: str
+
+
+class LayerDisplacement(Frozen):
+    """Displacement of one tensor: its norm, the base tensor's norm, its size."""
+
+    tensor: str
+    norm: float
+    base_norm: float
+    parameters: int
+
+
+class CurvePoint(Frozen):
+    """One point of a curve: the noise scale or the multiple of the update, and the score there."""
+
+    at: float
+    estimate: Estimate
+
+
+class Curve(Frozen):
+    """A capability's score along something: ``kind`` is ``noise`` (base) or ``line`` (own direction)."""
+
+    kind: str = Field(pattern="^(noise|line)$")
+    capability: str
+    points: tuple[CurvePoint, ...]
+
+
+class CapabilityProfile(Frozen):
+    """What the base can do in one capability, and how much noise it takes before that is lost.
+
+    ``outcomes`` are the base's per-item scores in item order; ``sensitivity`` the loss increases (nats per
+    token) that gradient ascent reached inside the ball, one per seed; ``random_sensitivity`` the controls.
+    """
+
+    capability: str
+    margin: float = Field(gt=0, le=1)
+    score: Estimate
+    outcomes: tuple[float, ...]
+    noise: tuple[CurvePoint, ...]
+    basin_sigma: Estimate | None
+    sensitivity: tuple[float, ...] = ()
+    random_sensitivity: tuple[float, ...] = ()
+    measurable: bool = True
+    why_not: str = ""
+
+
+class BasinProfile(Frozen):
+    """A base's profile: once per base × suite × plan, shared by all its fine-tunes."""
+
+    base_digest: Sha256
+    suite_digest: Sha256
+    plan_digest: Sha256
+    parameters: int
+    weight_norm: float
+    capabilities: tuple[CapabilityProfile, ...]
+    gradients_sha256: Sha256 | None
+    seed: int
+    provenance: Mapping[str, str]
+    seconds: float
+
+
+class StageCost(Frozen):
+    """What one stage took: wall seconds, forward passes over one item, peak memory in bytes."""
+
+    stage: str
+    seconds: float
+    forwards: int = 0
+    peak_bytes: int = 0
+
+
+class Plan(Frozen):
+    """How to measure: every choice that can change a number. Its digest is part of the request's key."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    noise_scales: tuple[float, ...] = (0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04)
+    noise_draws: int = Field(default=6, ge=2)
+    noise_items: int = Field(default=24, ge=1)
+    line_points: tuple[float, ...] = (1.5, 2.0, 3.0, 5.0)
+    line_items: int = Field(default=32, ge=1)
+    ball: float = Field(default=0.01, gt=0, lt=1)
+    ascent_steps: int = Field(default=4, ge=1)
+    ascent_seeds: int = Field(default=5, ge=2)
+    ascent_items: int = Field(default=8, ge=1)
+    batch_items: int = Field(default=32, ge=1)
+    random_draws: int = Field(default=4, ge=2)
+    stop_when_decided: bool = True
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the plan's canonical JSON."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+class Evidence(Frozen):
+    """All that is known about one candidate under one base, suite and plan. Facts only, no permission.
+
+    ``unmeasured`` says why a measurement is not here (``"retention/math" → "stopped: verdict decided"``);
+    ``errors`` are operational failures: with any of them the verdict is ``error`` unless already blocked.
+    """
+
+    key: Sha256
+    candidate: Checkpoint
+    lineage: Lineage
+    base_name: str | None = None
+    base_digest: Sha256 | None = None
+    suite: str = ""
+    suite_digest: Sha256 | None = None
+    plan: Plan = Plan()
+    seed: int = 0
+    capabilities: tuple[str, ...] = ()
+    margins: Mapping[str, float] = {}
+    measurements: tuple[Measurement, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    layers: tuple[LayerDisplacement, ...] = ()
+    defects: tuple[Defect, ...] = ()
+    unmeasured: Mapping[str, str] = {}
+    errors: tuple[str, ...] = ()
+    costs: tuple[StageCost, ...] = ()
+    provenance: Mapping[str, str] = {}
+
+    def find(self, name: Name, capability: str | None = None) -> Estimate | None:
+        """The estimate of a measurement, or ``None`` where it was not made."""
+        for m in self.measurements:
+            if m.name == name and m.capability == capability:
+                return m.estimate
+        return None
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the evidence's canonical JSON."""
+        return digest_json(self.model_dump(mode="json"))
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON form that is hashed and signed: sorted keys, no spaces, UTF-8, no NaN."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest_json(value: Any) -> str:
+    """sha256 of the canonical JSON form.
+
+    >>> digest_json({"b": 1, "a": 2}) == digest_json({"a": 2, "b": 1})
+    True
+    """
+    return hashlib.sha256(canonical_json(value)).hexdigest()

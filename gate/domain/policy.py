@@ -1,0 +1,122 @@
+"""Permission: rules over measurements, and the one function where evidence meets them."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from gate.domain.checkpoint import Frozen
+from gate.domain.evidence import MEANINGS, DefectCode, Name, Plan, digest_json
+from gate.domain.verdict import Enforcement
+
+DEFECT_DEFAULTS: Mapping[DefectCode, Enforcement] = {
+    DefectCode.ARTIFACTS_MISSING: Enforcement.BLOCK,
+    DefectCode.ARTIFACTS_UNREADABLE: Enforcement.BLOCK,
+    DefectCode.BASE_UNRESOLVED: Enforcement.REVIEW,
+    DefectCode.BASE_MISMATCH: Enforcement.BLOCK,
+    DefectCode.NON_FINITE_WEIGHTS: Enforcement.BLOCK,
+    DefectCode.MISSING_TENSORS: Enforcement.BLOCK,
+    DefectCode.EXTRA_TENSORS: Enforcement.REVIEW,
+    DefectCode.SHAPE_MISMATCH: Enforcement.BLOCK,
+    DefectCode.VOCABULARY_RESIZED: Enforcement.REVIEW,
+    DefectCode.ARCHITECTURE_CHANGED: Enforcement.BLOCK,
+    DefectCode.TOKENIZER_CHANGED: Enforcement.REVIEW,
+    DefectCode.DTYPE_CHANGED: Enforcement.WARN,
+    DefectCode.UNSAFE_FILE: Enforcement.BLOCK,
+    DefectCode.CUSTOM_CODE: Enforcement.BLOCK,
+    DefectCode.ARCHIVE_FILE: Enforcement.BLOCK,
+    DefectCode.NOT_MEASURABLE: Enforcement.REVIEW,
+}
+
+
+class Rule(Frozen):
+    """A closed comparator over one measurement.
+
+    Exactly one of ``at_least`` and ``at_most``; the word ``margin`` stands for minus the suite's margin of the
+    capability (only with ``retention``). ``capability`` is a name, or ``*`` for each capability of the suite.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    measurement: Name
+    capability: str | None = None
+    at_least: float | Literal["margin"] | None = None
+    at_most: float | None = None
+    enforcement: Enforcement = Enforcement.BLOCK
+    reason: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError(f"rule {self.name}: expected exactly one of at_least and at_most")
+        if self.at_least == "margin" and self.measurement is not Name.RETENTION:
+            raise ValueError(f"rule {self.name}: at_least: margin is only for measurement: retention")
+        if MEANINGS[self.measurement].per_capability != (self.capability is not None):
+            need = "a capability (a name or '*')" if self.capability is None else "no capability"
+            raise ValueError(f"rule {self.name}: {self.measurement} takes {need}")
+        return self
+
+
+class Protected(Frozen):
+    """What only an approved version may be given: aliases, stages, and registered models to copy into."""
+
+    aliases: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+    registered_models: tuple[str, ...] = ()
+
+
+class OnApproved(Frozen):
+    """What the gate itself does with an approved version."""
+
+    alias: str | None = None
+
+
+class Policy(Frozen):
+    """One policy document. ``match`` is a CEL expression over ``version`` (name, tags); ``true`` means each."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    description: str = ""
+    match: str = "true"
+    enforcement: Literal["enforce", "dry_run"] = "enforce"
+    protected: Protected = Protected()
+    rules: tuple[Rule, ...] = Field(min_length=1)
+    defects: Mapping[DefectCode, Enforcement] = {}
+    on_approved: OnApproved = OnApproved()
+    validity_days: int = Field(default=90, ge=1, le=3650)
+    plan: Plan = Plan()
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        names = [r.name for r in self.rules]
+        if len(set(names)) != len(names):
+            raise ValueError(f"policy {self.name}: rule names must differ, found {names}")
+        if not any(r.enforcement in (Enforcement.BLOCK, Enforcement.REVIEW) for r in self.rules):
+            raise ValueError(
+                f"policy {self.name}: expected at least one rule that blocks or asks for review; for a policy "
+                "that only watches, keep the rules and set enforcement: dry_run"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the policy's canonical JSON."""
+        return digest_json(self.model_dump(mode="json"))
+
+    def on_defect(self, code: DefectCode) -> Enforcement:
+        """What this policy makes of a defect; its own word first, else the default."""
+        return self.defects.get(code, DEFECT_DEFAULTS[code])
+
+
+class PolicySet(Frozen):
+    """The loaded policies in the order they are asked; the first whose ``match`` holds judges a version."""
+
+    policies: tuple[Policy, ...] = Field(min_length=1)
+
+    @property
+    def protected(self) -> Protected:
+        """Everything any enforcing policy protects."""
+        each = [p.protected for p in self.policies if p.enforcement == "enforce"]
+        return Protected(
+            aliases=tuple(sorted({a for p in each for a in p.aliases})),
+            stages=tuple(sorted({s for p in each for s in p.stages})),
+            registered_models=tuple(sorted({m for p in each for m in p.registered_models})),
+        )

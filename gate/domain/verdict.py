@@ -1,0 +1,81 @@
+"""What was decided, and why: every rule's finding, the outcome, one sentence of reason."""
+
+from enum import StrEnum
+
+from gate.domain.checkpoint import Frozen, Sha256
+from gate.domain.evidence import Defect, Estimate, Name, digest_json
+
+
+class Outcome(StrEnum):
+    """The verdict's word. Only ``approved`` lets a version be promoted."""
+
+    APPROVED = "approved"
+    BLOCKED = "blocked"
+    NEEDS_REVIEW = "needs_review"
+    ERROR = "error"
+
+
+class Enforcement(StrEnum):
+    """What a rule that does not pass leads to."""
+
+    BLOCK = "block"
+    REVIEW = "review"
+    WARN = "warn"
+    DRY_RUN = "dry_run"
+
+
+class Result(StrEnum):
+    """A rule against a number: the whole interval clears the limit, is past it, straddles it, or is absent."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    MISSING = "missing"
+
+
+class Finding(Frozen):
+    """One rule's result on one measurement, with the numbers it was reached from."""
+
+    rule: str
+    measurement: Name
+    capability: str | None
+    estimate: Estimate | None
+    at_least: float | None = None
+    at_most: float | None = None
+    result: Result
+    enforcement: Enforcement
+    sentence: str
+
+
+class DefectFinding(Frozen):
+    """One defect of the checkpoint and what the policy makes of it."""
+
+    defect: Defect
+    enforcement: Enforcement
+
+
+class Verdict(Frozen):
+    """The decision on one registered version (or folder), bound to bytes, policy and time.
+
+    ``subject`` is the version's identity URI (or ``folder:`` and the candidate digest); times are Unix seconds.
+    """
+
+    subject: str
+    outcome: Outcome
+    reason: str
+    findings: tuple[Finding, ...]
+    defects: tuple[DefectFinding, ...]
+    errors: tuple[str, ...]
+    policy: str
+    policy_digest: Sha256
+    candidate_digest: Sha256 | None
+    base_digest: Sha256 | None
+    evidence_key: Sha256
+    evidence_digest: Sha256
+    judged_at: int
+    expires_at: int
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the verdict's canonical JSON."""
+        return digest_json(self.model_dump(mode="json"))

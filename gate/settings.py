@@ -1,0 +1,65 @@
+"""Every setting of the product, read once from the environment (``GATE_*``) or from files of secrets."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings are frozen; a secret has no default and never prints itself."""
+
+    model_config = SettingsConfigDict(env_prefix="GATE_", frozen=True, extra="ignore", secrets_dir=None)
+
+    state_dir: Path = Field(
+        default=Path(".state"), description="Folder for the ledger, caches and downloaded artifacts."
+    )
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL of the ledger; empty means SQLite inside state_dir."
+    )
+    broker_url: str = Field(default="redis://127.0.0.1:6379/0", description="Celery broker (Redis or Valkey).")
+    mlflow_tracking_uri: str = Field(
+        default="http://127.0.0.1:5000", description="The MLflow server guarded by this gate."
+    )
+    mlflow_experiment: str = Field(
+        default="basin-gate", description="MLflow experiment that receives one run per evaluation."
+    )
+    mlflow_ui_url: str = Field(
+        default="", description="Address of the MLflow UI as people reach it; empty means the tracking URI."
+    )
+    public_url: str = Field(
+        default="http://127.0.0.1:8500", description="Address of this gate as MLflow and people reach it."
+    )
+    webhook_secrets: SecretStr | None = Field(
+        default=None,
+        description="Webhook secret, or several separated by commas during rotation; the first signs new webhooks.",
+    )
+    webhook_secrets_file: Path | None = Field(default=None, description="File with the webhook secrets, one per line.")
+    webhook_tolerance_s: int = Field(
+        default=600, ge=300, description="How old a delivery's timestamp may be, in seconds."
+    )
+    webhook_max_bytes: int = Field(default=1_000_000, ge=1024, description="Largest accepted delivery body, in bytes.")
+    signing_key_file: Path | None = Field(
+        default=None, description="PEM file with the Ed25519 private key that signs verdicts."
+    )
+    trusted_keys_file: Path | None = Field(
+        default=None, description="PEM file with one or more Ed25519 public keys trusted for approvals."
+    )
+    policies: Path | None = Field(
+        default=None, description="Policy file or folder of policies; unset means the shipped default.yaml."
+    )
+    reconcile_every_s: float = Field(default=15.0, gt=0, description="Seconds between reconciler sweeps.")
+    lease_s: float = Field(default=60.0, gt=1, description="Seconds a worker holds a job without renewing it.")
+    max_attempts: int = Field(default=4, ge=1, description="How often a job is tried before its verdict becomes error.")
+    max_artifact_bytes: int = Field(default=200_000_000_000, gt=0, description="Largest checkpoint fetched, in bytes.")
+    device: str = Field(default="auto", description="Torch device of gpu-queue workers: auto, cpu, cuda, cuda:0, mps.")
+    threads: int = Field(default=0, ge=0, description="Torch threads per worker; 0 leaves torch's choice.")
+    metrics_port: int = Field(default=0, ge=0, description="Port of a worker's /metrics; 0 turns it off.")
+    log_level: str = Field(default="INFO", description="Level of the JSON log.")
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()
