@@ -1,0 +1,64 @@
+"""The composition root: settings in, adapters out. Nothing else in the gate chooses an adapter."""
+
+from pathlib import Path
+
+from gate.adapters.celery_queue import CeleryQueue
+from gate.adapters.mlflow_registry import MlflowRegistry
+from gate.adapters.policy_files import load_policies
+from gate.adapters.signing import DsseSigner
+from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.dispatcher import Dispatcher
+from gate.domain.errors import InvalidInput
+from gate.domain.policy import PolicySet
+from gate.settings import Settings
+
+
+def database_url(settings: Settings) -> str:
+    """The ledger's URL: as set, else SQLite in the state folder."""
+    if settings.database_url:
+        return settings.database_url
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{Path(settings.state_dir).resolve()}/ledger.db"
+
+
+def migrate_ledger(settings: Settings) -> None:
+    """Bring the ledger's tables to this version."""
+    migrate(database_url(settings))
+
+
+def build_ledger(settings: Settings) -> SqlLedger:
+    """The ledger."""
+    return SqlLedger(database_url(settings))
+
+
+def build_registry(settings: Settings) -> MlflowRegistry:
+    """The model registry."""
+    return MlflowRegistry(settings)
+
+
+def build_queue(settings: Settings) -> CeleryQueue:
+    """The doorbell."""
+    return CeleryQueue(settings.broker_url)
+
+
+def build_policies(settings: Settings) -> PolicySet:
+    """The policies in force."""
+    return load_policies(settings.policies)
+
+
+def build_signer(settings: Settings) -> DsseSigner:
+    """What signs verdicts; without a key there is none, and nothing can be approved."""
+    if settings.signing_key_file is None:
+        raise InvalidInput("expected GATE_SIGNING_KEY_FILE, found none; make a key with: basin-gate keys generate PATH")
+    return DsseSigner(settings.signing_key_file)
+
+
+def build_dispatcher(settings: Settings) -> Dispatcher:
+    """The dispatcher with everything it drives."""
+    return Dispatcher(
+        ledger=build_ledger(settings),
+        queue=build_queue(settings),
+        registry=build_registry(settings),
+        policies=build_policies(settings),
+        settings=settings,
+    )

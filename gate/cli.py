@@ -1,0 +1,216 @@
+"""The command line: ``basin-gate …``. Exit 0 done, 1 blocked, 2 usage or operational error, 3 needs review."""
+
+import json
+import os
+import signal
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gate.domain.errors import GateError, InvalidInput, NotFound, Unavailable
+from gate.settings import settings
+
+app = typer.Typer(
+    name="basin-gate",
+    help="A model-registry safety gate: measures fine-tunes against their base's stability basin, and holds the block.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+policy_app = typer.Typer(no_args_is_help=True, help="Policies: check them before they decide anything.")
+keys_app = typer.Typer(no_args_is_help=True, help="Signing keys.")
+ledger_app = typer.Typer(no_args_is_help=True, help="The ledger's database.")
+app.add_typer(policy_app, name="policy")
+app.add_typer(keys_app, name="keys")
+app.add_typer(ledger_app, name="ledger")
+
+out = Console()
+err = Console(stderr=True)
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    out.print(version("basin-gate"))
+
+
+@app.command()
+def up(
+    state: Annotated[Path, typer.Option(help="Folder that keeps everything: ledger, MLflow, keys, logs.")] = Path(
+        ".state/gate"
+    ),
+    policies: Annotated[
+        Path | None, typer.Option(help="Policy file or folder; the shipped default without it.")
+    ] = None,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+    api_port: Annotated[int, typer.Option(help="Port of the gate's API.")] = 8500,
+) -> None:
+    """Run the whole product on this machine: Valkey, MLflow with the guard, API, dispatcher, two workers."""
+    from gate.embedded import EmbeddedStack
+
+    stack = EmbeddedStack(state, policies=policies, mlflow_port=mlflow_port, api_port=api_port)
+    # SIGTERM ends it as Ctrl-C does, so that nothing it started is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        stack.start(lambda name: err.print(f"starting {name} …"))
+        out.print(f"MLflow  {stack.mlflow_uri}\ngate    {stack.api_url}\nlogs    {stack.state / 'logs'}")
+        out.print("Onboard a base in another shell with these variables, then register fine-tunes of it:")
+        for name, value in sorted(stack.environment.items()):
+            out.print(f"  export {name}={value}", soft_wrap=True)
+        while not (dead := stack.dead()):
+            signal.sigtimedwait([], 2.0)
+        raise Unavailable(f"{', '.join(dead)} ended by itself:\n{stack.log_tail(dead[0])}")
+    except KeyboardInterrupt:
+        err.print("stopping …")
+    finally:
+        stack.stop()
+
+
+@app.command()
+def api() -> None:
+    """Serve the webhook door and the HTTP API on the port of GATE_PUBLIC_URL (or GATE_API_BIND)."""
+    import uvicorn
+
+    from gate.api.app import build_app
+
+    bind = urllib.parse.urlsplit(
+        f"//{os.environ['GATE_API_BIND']}" if os.environ.get("GATE_API_BIND") else settings().public_url
+    )
+    uvicorn.run(
+        build_app(settings()),
+        host=bind.hostname or "127.0.0.1",
+        port=bind.port or 8500,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+@app.command()
+def dispatcher() -> None:
+    """Run the dispatcher: doorbells, MLflow writes, the ledger's sweep, the reconciler."""
+    from gate.bootstrap import build_dispatcher
+
+    build_dispatcher(settings()).run()
+
+
+@app.command()
+def worker(queue: Annotated[str, typer.Argument(help="cpu or gpu")]) -> None:
+    """Run a Celery worker of one queue: one job at a time, the base kept warm between jobs."""
+    if queue not in ("cpu", "gpu"):
+        raise InvalidInput(f"expected queue cpu or gpu, found {queue!r}")
+    os.execv(  # noqa: S606  (replaces this process by our own worker)
+        sys.executable,
+        [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "tasks.app",
+            "worker",
+            "-Q",
+            queue,
+            "-n",
+            f"{queue}-%i-{os.getpid()}@%h",
+            "--pool",
+            "prefork",
+            "-c",
+            "1",
+            "--without-gossip",
+            "--without-mingle",
+            "-l",
+            settings().log_level.lower(),
+        ],
+    )
+
+
+@ledger_app.command()
+def migrate() -> None:
+    """Bring the ledger's tables to this version."""
+    from gate.bootstrap import migrate_ledger
+
+    migrate_ledger(settings())
+    out.print("The ledger is up to date.")
+
+
+@keys_app.command()
+def generate(
+    private: Annotated[Path, typer.Argument(help="Where to write the private key (PEM, readable by its owner only).")],
+) -> None:
+    """Make an Ed25519 signing key; the public key is printed, for GATE_TRUSTED_KEYS_FILE."""
+    from gate.adapters.signing import generate_key
+
+    if private.exists():
+        raise InvalidInput(f"expected no file at {private}, found one; a key is never overwritten")
+    sys.stdout.write(generate_key(private).decode())
+
+
+@policy_app.command()
+def lint(path: Annotated[Path, typer.Argument(help="Policy file or folder.")]) -> None:
+    """Check policies as the service would load them; says file, line, expected, found, fix."""
+    from gate.adapters.policy_files import load_policies
+
+    for policy in load_policies(path).policies:
+        out.print(
+            f"{policy.name}: {len(policy.rules)} rules, {policy.enforcement}, sha256 {policy.digest}", soft_wrap=True
+        )
+
+
+@app.command("ls")
+def list_evaluations(
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List evaluations, newest first."""
+    rows = _get(f"/v1/evaluations?limit={limit}")
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        return
+    table = Table("version", "state", "verdict", "reason")
+    for row in rows["evaluations"]:
+        table.add_row(f"{row['name']}/{row['version']}", row["state"], row["outcome"] or "", row["reason"] or "")
+    out.print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Registered model.")],
+    number: Annotated[str, typer.Argument(metavar="VERSION")],
+) -> None:
+    """Show the verdict of one version as JSON."""
+    path = f"/v1/verdicts/{urllib.parse.quote(name, safe='')}/{urllib.parse.quote(number, safe='')}"
+    sys.stdout.write(json.dumps(_get(path), indent=2, ensure_ascii=False) + "\n")
+
+
+def _get(path: str) -> Any:
+    url = settings().public_url + path
+    try:
+        with urllib.request.urlopen(url, timeout=10) as reply:  # noqa: S310  (the operator's own URL)
+            return json.load(reply)
+    except urllib.error.HTTPError as error:
+        raise NotFound(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:300]}") from error
+    except (urllib.error.URLError, OSError) as error:
+        raise Unavailable(f"expected the gate at {settings().public_url} (GATE_PUBLIC_URL), found {error}") from error
+
+
+def main() -> None:
+    """Entry point: joins the bench's commands, turns our errors into one clear line and exit status 2."""
+    for entry in entry_points(group="basin_gate.commands"):
+        try:
+            register = entry.load()
+        except ModuleNotFoundError:
+            continue  # the API image has no bench: its commands are simply not offered
+        register(app)
+    try:
+        app()
+    except GateError as error:
+        err.print(f"basin-gate: {error}", style="red", markup=False, highlight=False)
+        raise SystemExit(2) from None

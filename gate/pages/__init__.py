@@ -1,0 +1,1 @@
+"""What people read: the report of a verdict, as Markdown and pictures."""

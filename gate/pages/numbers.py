@@ -1,0 +1,74 @@
+"""Numbers as people should read them: rounded to their uncertainty, never more exact than they are."""
+
+import math
+
+from gate.domain.evidence import Estimate
+
+ABSENT = "–"
+
+
+def decimals(estimate: Estimate) -> int:
+    """How many decimals the interval's width supports, between 0 and 4.
+
+    >>> decimals(Estimate(value=0.5, lower=0.4, upper=0.6, alpha=0.05))
+    2
+    """
+    if estimate.lower is None or estimate.upper is None or estimate.upper == estimate.lower:
+        return 2
+    return max(0, min(4, 1 - math.floor(math.log10(estimate.upper - estimate.lower))))
+
+
+def signed(value: float, places: int = 2) -> str:
+    """A difference with its sign; a true minus; no ``-0.00``.
+
+    >>> signed(-0.001), signed(0.25)
+    ('0.00', '+0.25')
+    """
+    text = f"{value:+.{places}f}"
+    if float(text) == 0:
+        return text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def compact(value: float) -> str:
+    """A positive quantity to three significant digits, without exponents where they can be avoided.
+
+    >>> compact(0.012345), compact(1234.5), compact(0)
+    ('0.0123', '1234', '0')
+    """
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:.0f}"
+    if abs(value) < 1e-4:
+        return f"{value:.2e}"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:.{places}f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A ratio as a percentage to two significant digits.
+
+    >>> percent(0.0086), percent(0.5)
+    ('0.86 %', '50 %')
+    """
+    hundredths = 100 * value
+    text = f"{hundredths:.0f}" if abs(hundredths) >= 10 else f"{hundredths:.2g}"
+    return f"{text} %".replace("-", "−")
+
+
+def interval(estimate: Estimate | None, *, sign: bool = False) -> str:
+    """``value (lower to upper)``; a missing bound is shown as open."""
+    if estimate is None:
+        return ABSENT
+    places = decimals(estimate)
+    if estimate.lower == estimate.upper == estimate.value:
+        return signed(estimate.value) if sign else compact(estimate.value)
+    low, middle, high = (
+        "?" if v is None else _fixed(v, places, sign) for v in (estimate.lower, estimate.value, estimate.upper)
+    )
+    return f"{middle} ({low} to {high})"
+
+
+def _fixed(value: float, places: int, sign: bool) -> str:
+    return signed(value, places) if sign else f"{value:.{places}f}".replace("-", "−")

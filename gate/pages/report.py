@@ -1,0 +1,199 @@
+"""The report of a verdict as Markdown: what was decided, why, how far it is from the edge, what it cost."""
+
+from collections.abc import Iterator
+from html import escape
+
+from gate.domain.evidence import DefectCode, Evidence, Name
+from gate.domain.verdict import Enforcement, Finding, Outcome, Result, Verdict
+from gate.pages.numbers import ABSENT, compact, interval, percent
+
+TITLES = {
+    Outcome.APPROVED: "Approved",
+    Outcome.BLOCKED: "Blocked",
+    Outcome.NEEDS_REVIEW: "Needs review",
+    Outcome.ERROR: "Error: no verdict could be reached",
+}
+NEXT = {
+    Outcome.APPROVED: "It may be promoted until the verdict expires or any byte of it changes.",
+    Outcome.BLOCKED: "It cannot be promoted. Mend what the failed rules below name, and register the result as a new version.",
+    Outcome.NEEDS_REVIEW: "It cannot be promoted yet: a person has to look at what is listed below.",
+    Outcome.ERROR: "It cannot be promoted: nothing was decided. The errors below say what failed.",
+}
+RESULTS = {
+    Result.PASS: "pass",
+    Result.FAIL: "**fail**",
+    Result.INCONCLUSIVE: "inconclusive",
+    Result.MISSING: "not measured",
+}
+
+
+def text(value: str, limit: int = 400) -> str:
+    """Foreign text made inert: no HTML, no Markdown table breaks, no control characters, bounded length."""
+    clean = "".join(c if c.isprintable() else " " for c in value)
+    clean = clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    clean = escape(clean, quote=False)
+    for mark in "\\`*_[]|#~":
+        clean = clean.replace(mark, "\\" + mark)
+    return clean
+
+
+def markdown(verdict: Verdict, evidence: Evidence, subject: str, pictures: tuple[str, ...] = ()) -> str:
+    """The whole report. ``subject`` is the version's name for people; ``pictures`` are artifact file names."""
+    parts = [
+        *_head(verdict, subject),
+        *_position(evidence),
+        *_capabilities(evidence),
+        *_rules(verdict),
+        *_defects(verdict),
+        *_pictures(pictures),
+        *_provenance(verdict, evidence),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _head(verdict: Verdict, subject: str) -> Iterator[str]:
+    yield f"# {TITLES[verdict.outcome]}: {text(subject)}"
+    yield ""
+    yield text(verdict.reason, 2000)
+    yield ""
+    yield NEXT[verdict.outcome]
+    yield ""
+
+
+def _position(evidence: Evidence) -> Iterator[str]:
+    norm = evidence.find(Name.DISPLACEMENT_NORM)
+    if norm is None:
+        return
+    relative, rms = evidence.find(Name.DISPLACEMENT_RELATIVE), evidence.find(Name.DISPLACEMENT_RMS)
+    changed = evidence.find(Name.CHANGED_FRACTION)
+    yield "## How far it moved"
+    yield ""
+    yield "| from the base | |"
+    yield "|---|---|"
+    yield f"| displacement (L2 norm) | {compact(norm.value)} |"
+    yield f"| relative to the base's weights | {percent(relative.value) if relative else ABSENT} |"
+    yield f"| per weight (RMS) | {compact(rms.value) if rms else ABSENT} |"
+    yield f"| weights changed | {percent(changed.value) if changed else ABSENT} |"
+    yield ""
+    largest = sorted(evidence.layers, key=lambda layer: layer.norm, reverse=True)[:5]
+    if largest:
+        yield (
+            "Largest moves: "
+            + ", ".join(
+                f"{text(layer.tensor, 80)} ({percent(layer.norm / layer.base_norm) if layer.base_norm else compact(layer.norm)})"
+                for layer in largest
+            )
+            + "."
+        )
+        yield ""
+
+
+def _capabilities(evidence: Evidence) -> Iterator[str]:
+    if not evidence.capabilities:
+        return
+    yield "## What it kept"
+    yield ""
+    yield "| capability | score | change from base | margin | random move, same size | basin position | headroom | worst-case alignment | adversarial sensitivity vs base |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for capability in evidence.capabilities:
+        yield _capability_row(evidence, capability)
+    yield ""
+    yield (
+        "Change is candidate minus base on the same items. Basin position is the move's RMS over the largest random noise "
+        "the base survives: 1 is the basin's edge for a *random* direction; a chosen direction can leave the basin far sooner, "
+        "which is what the alignment (cosine with the base's loss gradient) and the adversarial sensitivity look for."
+    )
+    yield ""
+
+
+def _capability_row(evidence: Evidence, capability: str) -> str:
+    def cell(name: Name, *, sign: bool = False) -> str:
+        estimate = evidence.find(name, capability)
+        if estimate is not None:
+            return interval(estimate, sign=sign)
+        why = evidence.unmeasured.get(f"{name}/{capability}")
+        return f"not measured: {text(why, 80)}" if why else ABSENT
+
+    z = evidence.find(Name.WORST_CASE_ALIGNMENT_Z, capability)
+    alignment = cell(Name.WORST_CASE_ALIGNMENT, sign=True) + (f", z {z.value:+.0f}".replace("-", "−") if z else "")
+    cells = [
+        text(capability, 60),
+        cell(Name.SCORE),
+        cell(Name.RETENTION, sign=True),
+        compact(evidence.margins[capability]) if capability in evidence.margins else ABSENT,
+        cell(Name.RETENTION_RANDOM, sign=True),
+        cell(Name.BASIN_POSITION),
+        cell(Name.HEADROOM),
+        alignment,
+        cell(Name.ADVERSARIAL_SENSITIVITY_RATIO),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _limit(finding: Finding) -> str:
+    if finding.at_least is not None:
+        return f"at least {compact(finding.at_least)}"
+    return f"at most {compact(finding.at_most)}" if finding.at_most is not None else ABSENT
+
+
+def _rules(verdict: Verdict) -> Iterator[str]:
+    yield f"## Rules of policy {text(verdict.policy)}"
+    yield ""
+    yield "| rule | measured | limit | result | if not passed |"
+    yield "|---|---|---|---|---|"
+    worst_first = sorted(verdict.findings, key=lambda f: list(Result).index(f.result) == 0)
+    for finding in worst_first:
+        about = finding.rule + (f" / {finding.capability}" if finding.capability else "")
+        yield (
+            f"| {text(about, 120)} | {interval(finding.estimate, sign=finding.measurement == Name.RETENTION)} "
+            f"| {_limit(finding)} | {RESULTS[finding.result]} | {finding.enforcement} |"
+        )
+    yield ""
+    told = [f for f in verdict.findings if f.result is not Result.PASS]
+    for finding in told:
+        yield f"- {text(finding.sentence, 600)}"
+    if told:
+        yield ""
+
+
+def _defects(verdict: Verdict) -> Iterator[str]:
+    if verdict.defects:
+        yield "## The files themselves"
+        yield ""
+        for found in verdict.defects:
+            loud = "**" if found.enforcement is Enforcement.BLOCK else ""
+            yield f"- {loud}{DefectCode(found.defect.code).replace('_', ' ')}{loud} ({found.enforcement}): {text(found.defect.message, 600)}"
+        yield ""
+    if verdict.errors:
+        yield "## Errors"
+        yield ""
+        for error in verdict.errors:
+            yield f"- {text(error, 600)}"
+        yield ""
+
+
+def _pictures(pictures: tuple[str, ...]) -> Iterator[str]:
+    for picture in pictures:
+        yield f"![{text(picture)}]({picture})"
+        yield ""
+
+
+def _provenance(verdict: Verdict, evidence: Evidence) -> Iterator[str]:
+    yield "## Provenance"
+    yield ""
+    rows = {
+        "candidate sha256": verdict.candidate_digest or ABSENT,
+        "base": f"{evidence.base_name or ABSENT} {verdict.base_digest or ''} (found by: {evidence.lineage.found_by})",
+        "suite": f"{evidence.suite or ABSENT} {evidence.suite_digest or ''}",
+        "policy": f"{verdict.policy} {verdict.policy_digest}",
+        "evidence key": verdict.evidence_key,
+        "seed": str(evidence.seed),
+        "cost": "; ".join(f"{c.stage} {c.seconds:.1f} s, {c.forwards} forward passes" for c in evidence.costs)
+        or ABSENT,
+        **dict(evidence.provenance),
+    }
+    yield "| | |"
+    yield "|---|---|"
+    for name, value in rows.items():
+        yield f"| {text(name)} | {text(value)} |"
+    yield ""
