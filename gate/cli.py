@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -66,7 +67,7 @@ def up(
         for name, value in sorted(stack.environment.items()):
             out.print(f"  export {name}={value}", soft_wrap=True)
         while not (dead := stack.dead()):
-            signal.sigtimedwait([], 2.0)
+            time.sleep(2)
         raise Unavailable(f"{', '.join(dead)} ended by itself:\n{stack.log_tail(dead[0])}")
     except KeyboardInterrupt:
         err.print("stopping …")
