@@ -15,7 +15,7 @@ def decimals(estimate: Estimate) -> int:
     """
     if estimate.lower is None or estimate.upper is None or estimate.upper == estimate.lower:
         return 2
-    return max(0, min(4, 1 - math.floor(math.log10(estimate.upper - estimate.lower))))
+    return max(0, min(4, -math.floor(math.log10((estimate.upper - estimate.lower) / 2.5))))
 
 
 def signed(value: float, places: int = 2) -> str:
