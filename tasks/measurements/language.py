@@ -1,0 +1,224 @@
+"""The little that is asked of a causal language model and its tokenizer, for any architecture.
+
+Tensor suffixes: B rows, T tokens, V vocabulary. Rows are padded on the left, with an attention mask and explicit
+positions, so that a row's numbers do not depend on its neighbours.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class Forwards:
+    """Counts forward passes, one per row: the cost of a measurement in units a machine cannot change."""
+
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of what is given and of what must follow; neither is empty."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+def encode(tokenizer: Any, prompt: str, answer: str, chat: bool = False) -> Encoded:
+    """Prompt and answer as ids, cut where the prompt ends.
+
+    They are tokenised together, as the model meets them, unless a token would straddle the cut; then apart. A blank
+    between prompt and answer belongs to whichever the suite wrote it in.
+    """
+    if chat and getattr(tokenizer, "chat_template", None):
+        turn = [{"role": "user", "content": prompt}]
+        prompt, start = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False), []
+    else:
+        start = _start(tokenizer)
+    given, whole = _ids(tokenizer, prompt), _ids(tokenizer, prompt + answer)
+    follows = whole[len(given) :] if whole[: len(given)] == given else _ids(tokenizer, answer)
+    if not follows:
+        raise ValueError(f"expected an answer of at least one token, found {answer!r}; give the item another answer")
+    # A model with neither prompt nor start token still needs something to read.
+    return Encoded(tuple(start + given) or (_filler(tokenizer),), tuple(follows))
+
+
+def encode_text(tokenizer: Any, text: str) -> Encoded:
+    """A text as ids to be guessed one after the other; without a start token its first id is given."""
+    ids = _start(tokenizer) + _ids(tokenizer, text)
+    if len(ids) < 2:
+        raise ValueError(f"expected a text of at least two tokens, found {text!r}; give the item a longer text")
+    return Encoded(tuple(ids[:1]), tuple(ids[1:]))
+
+
+def target_logits(
+    model: Any, tokenizer: Any, rows: Sequence[Encoded], forwards: Forwards | None = None
+) -> Iterator[Tensor]:
+    """For each row, the logits (T, V) from which its answer's tokens are predicted, in one forward pass."""
+    keep = max(len(row.answer) for row in rows) + 1
+    padded = _left_padded(model, tokenizer, [[*row.prompt, *row.answer] for row in rows])
+    logits_BTV = _forward(model, padded, forwards, keep=keep).logits[:, -keep:]
+    for row, logits_TV in zip(rows, logits_BTV, strict=True):
+        yield logits_TV[keep - 1 - len(row.answer) : keep - 1]
+
+
+def answers_greedily(
+    model: Any, tokenizer: Any, rows: Sequence[Encoded], references: Sequence[str], forwards: Forwards | None = None
+) -> list[bool]:
+    """Whether the model's greedy answer to each row's prompt equals its reference.
+
+    One forward pass over prompt and reference together settles nearly all rows: as long as each reference token is
+    the model's first guess, greedy decoding writes the reference, and at the first token that is not, the text so
+    far usually cannot become it any more. Only what stays open is really generated.
+    """
+    ends = _end_ids(model, tokenizer)
+    answers = [_Answer(tokenizer, reference, ends) for reference in references]
+    for row, answer, guesses in zip(rows, answers, _first_guesses(model, tokenizer, rows, forwards), strict=True):
+        agreed = next((t for t, token in enumerate(row.answer) if guesses[t] != token), len(row.answer))
+        answer.read([*row.answer[:agreed], guesses[agreed]])
+    undecided = [place for place, answer in enumerate(answers) if answer.right is None]
+    if undecided:
+        _generate(model, tokenizer, [rows[p].prompt for p in undecided], [answers[p] for p in undecided], forwards)
+    return [answer.right is True for answer in answers]
+
+
+@dataclass(slots=True)
+class _Answer:
+    """A greedy answer in the making: ``right`` is ``None`` as long as it can still become the reference."""
+
+    tokenizer: Any
+    reference: str
+    ends: frozenset[int]
+    right: bool | None = None
+    tokens: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reference = self.reference.strip()
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Takes the ids written so far (all but the last are known not to end the answer)."""
+        ended = tokens[-1] in self.ends
+        text = self._text(tokens[:-1] if ended else tokens)
+        if "\n" not in self.reference and "\n" in text.lstrip():
+            ended, text = True, text.lstrip().split("\n")[0]
+        if ended:
+            self.right = text.strip() == self.reference
+        elif not self.reference.startswith(text.strip().rstrip("�")):
+            self.right = False
+
+    def write(self, token: int) -> None:
+        """Takes one more generated id."""
+        self.tokens.append(token)
+        self.read(self.tokens)
+
+    def close(self) -> None:
+        """Ends an answer that reached the length limit."""
+        if self.right is None:
+            self.right = self._text(self.tokens).strip() == self.reference
+
+    @property
+    def limit(self) -> int:
+        """Tokens after which an answer that still matches ends: a byte each, and some blanks."""
+        return len(self.reference.encode()) + 4
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _first_guesses(
+    model: Any, tokenizer: Any, rows: Sequence[Encoded], forwards: Forwards | None
+) -> Iterator[list[int]]:
+    """Each row's first guess at every answer token and at the token after the answer."""
+    keep = max(len(row.answer) for row in rows) + 1
+    padded = _left_padded(model, tokenizer, [[*row.prompt, *row.answer] for row in rows])
+    guesses_BT = _forward(model, padded, forwards, keep=keep).logits[:, -keep:].argmax(dim=-1).tolist()
+    return (guesses[keep - 1 - len(row.answer) :] for row, guesses in zip(rows, guesses_BT, strict=True))
+
+
+def _generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[_Answer],
+    forwards: Forwards | None,
+) -> None:
+    """Greedy decoding until every answer is right, wrong or at its limit.
+
+    Written out because ``generate`` would let the candidate's own generation settings (penalties, suppressed
+    tokens, sampling) decide what is compared.
+    """
+    ids_BT, mask_BT = _left_padded(model, tokenizer, prompts)
+    fed_BT, cache = ids_BT, None
+    for _ in range(max(answer.limit for answer in answers)):
+        out = _forward(model, (fed_BT, mask_BT), forwards, keep=1, cache=cache, use_cache=True)
+        next_B = out.logits[:, -1].argmax(dim=-1)
+        for answer, token in zip(answers, next_B.tolist(), strict=True):
+            if answer.right is None:
+                answer.write(token)
+        if all(answer.right is not None for answer in answers):
+            return
+        cache = getattr(out, "past_key_values", None)
+        ids_BT = torch.cat([ids_BT, next_B[:, None]], dim=1)
+        mask_BT = torch.cat([mask_BT, torch.ones_like(next_B)[:, None]], dim=1)
+        fed_BT = ids_BT if cache is None else next_B[:, None]
+    for answer in answers:
+        answer.close()
+
+
+def _forward(
+    model: Any,
+    padded: tuple[Tensor, Tensor],
+    forwards: Forwards | None,
+    *,
+    keep: int,
+    cache: Any = None,
+    use_cache: bool = False,
+) -> Any:
+    ids_BT, mask_BT = padded
+    accepted = inspect.signature(model.forward).parameters
+    optional: dict[str, Any] = {"logits_to_keep": keep, "use_cache": use_cache, "past_key_values": cache}
+    optional["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
+    if forwards is not None:
+        forwards.rows += ids_BT.shape[0]
+    given = {name: value for name, value in optional.items() if name in accepted and value is not None}
+    return model(input_ids=ids_BT, attention_mask=mask_BT, **given)
+
+
+def _left_padded(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    width = max(len(row) for row in rows)
+    window = getattr(model.config, "max_position_embeddings", None)
+    if window is not None and width > window:
+        raise ValueError(f"expected items of at most {window} tokens, found one of {width}; shorten the suite's items")
+    filler = _filler(tokenizer)
+    ids = [[filler] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    device = next(model.parameters()).device
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def _start(tokenizer: Any) -> list[int]:
+    """The beginning-of-sequence id, if this tokenizer puts one before a text."""
+    bos = tokenizer.bos_token_id
+    return [bos] if bos is not None and list(tokenizer("a")["input_ids"])[:1] == [bos] else []
+
+
+def _filler(tokenizer: Any) -> int:
+    """An id for places that the mask hides."""
+    found = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+    return int(found)
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end an answer: the tokenizer's and those of the model's generation settings."""
+    settings = getattr(model, "generation_config", None)
+    listed = getattr(settings, "eos_token_id", None)
+    own = listed if isinstance(listed, list) else [listed]
+    return frozenset(int(i) for i in (tokenizer.eos_token_id, *own) if i is not None)
