@@ -20,6 +20,7 @@ class Claim:
     payload: Mapping[str, Any]
     epoch: int
     attempts: int
+    outages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,12 @@ class OutboxItem:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRow:
-    """An evaluation as the ledger tells it: state is ``requested|inspecting|measuring|judging|done``."""
+    """An evaluation as the ledger tells it: state is ``requested|inspecting|measuring|judging|done``.
+
+    State, stage and progress follow from the jobs at work, so they cannot go stale. ``reason`` is the verdict's
+    once done; before that the last error of the job at work, if it had one. ``outcome`` without a stored verdict
+    is ``error``: the judging itself failed for good.
+    """
 
     request: EvaluationRequest
     state: str
@@ -57,6 +63,18 @@ class EvaluationRow:
     created_at: float
     updated_at: float
     projected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much is waiting: jobs by queue and state, seconds the oldest queued job of a queue has waited,
+    running jobs whose lease has ended, unsent outbox items by kind, and evaluations done by outcome."""
+
+    jobs: Mapping[tuple[str, str], int]
+    oldest_s: Mapping[str, float]
+    expired_leases: int
+    outbox: Mapping[str, int]
+    outcomes: Mapping[str, int]
 
 
 class Registry(Protocol):
@@ -84,64 +102,119 @@ class Queue(Protocol):
 
 
 class Ledger(Protocol):
-    """What was asked, measured and decided. One transaction per call."""
+    """What was asked, measured and decided. One transaction per call; time is always given, never read.
+
+    Each method raises ``Unavailable`` when the database does not answer. A method that takes a claim raises
+    ``LostLease`` when the job was given to somebody else since; nothing is written then.
+    """
+
+    def ping(self) -> None:
+        """Returns if the database answers and carries the ledger's schema."""
 
     def accept_delivery(
         self, delivery_id: str, body_digest: str, body: bytes, request: EvaluationRequest | None, now: float
-    ) -> bool: ...
+    ) -> bool:
+        """Keeps a delivery and asks what it asks for; whether that is new (a redelivery asks nothing)."""
 
-    def request_evaluation(self, request: EvaluationRequest, now: float) -> bool: ...
+    def request_evaluation(self, request: EvaluationRequest, now: float) -> bool:
+        """Asks for an evaluation once: its ``inspect`` job, and its ``judge`` job waiting for it; whether it is new."""
 
-    def enqueue(self, jobs: Sequence[JobRequest], now: float) -> None: ...
+    def enqueue(self, jobs: Sequence[JobRequest], now: float) -> None:
+        """Makes sure each job is there; one that is done stays done, one that failed is tried anew."""
 
-    def claim(self, key: str, owner: str, lease_s: float, now: float) -> Claim | None: ...
+    def claim(self, key: str, owner: str, lease_s: float, now: float) -> Claim | None:
+        """Takes a job that is due or whose holder's lease has ended; ``None`` where there is nothing to do."""
 
-    def renew(self, claim: Claim, lease_s: float, now: float, progress: Mapping[str, Any] | None = None) -> None: ...
+    def renew(self, claim: Claim, lease_s: float, now: float, progress: Mapping[str, Any] | None = None) -> None:
+        """Holds on to a job; ``progress`` is ``{"stage": str, "fraction": float}``."""
 
     def finish(
         self, claim: Claim, now: float, *, result: Mapping[str, Any] | None = None, then: Sequence[JobRequest] = ()
-    ) -> None: ...
+    ) -> None:
+        """Ends a job well. ``then`` is enqueued first, taking the place of a job of that key that waited for this one."""
 
-    def wait(self, claim: Claim, now: float, needs: JobRequest) -> None: ...
+    def wait(self, claim: Claim, now: float, needs: JobRequest) -> None:
+        """Lets go of a job until ``needs`` (enqueued if absent) has ended, well or not; not counted as an attempt."""
 
-    def retry(self, claim: Claim, now: float, *, error: str, delay_s: float) -> None: ...
+    def retry(self, claim: Claim, now: float, *, error: str, delay_s: float, outage: bool = False) -> None:
+        """Lets go of a job for ``delay_s``; an ``outage`` of something outside is not counted as an attempt."""
 
-    def fail(self, claim: Claim, now: float, *, error: str, then: Sequence[JobRequest] = ()) -> None: ...
+    def fail(self, claim: Claim, now: float, *, error: str, then: Sequence[JobRequest] = ()) -> None:
+        """Ends a job badly, for good; jobs waiting for it go on, and a failed ``judge`` ends its evaluation in error."""
 
-    def sweep(self, now: float, *, ring_after_s: float, max_attempts: int) -> int: ...
+    def abandon(self, key: str, owner: str, now: float, *, error: str, max_attempts: int) -> bool:
+        """Gives back at once the job of a worker known to be dead (or fails it after too many attempts)."""
 
-    def job_result(self, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None: ...
+    def sweep(self, now: float, *, ring_after_s: float, max_attempts: int) -> int:
+        """Repairs what crashes and lost messages left behind; returns how many things it touched."""
 
-    def outbox(self, now: float, limit: int = 100) -> Sequence[OutboxItem]: ...
+    def job_result(self, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
+        """A job's state, result and last error."""
 
-    def outbox_done(self, seq: int, now: float) -> None: ...
+    def backlog(self, now: float) -> Backlog:
+        """How much is waiting, for metrics and autoscaling."""
 
-    def outbox_later(self, seq: int, now: float, delay_s: float, error: str) -> None: ...
+    def outbox(self, now: float, limit: int = 100) -> Sequence[OutboxItem]:
+        """What is due to be done outside: ``doorbell`` with queue, kind and key; ``project`` with evaluation."""
 
-    def note(self, key: str, now: float, **fields: Any) -> None: ...
+    def outbox_done(self, seq: int, now: float) -> None:
+        """Marks an item as done; for ``project`` also the evaluation as projected."""
 
-    def save_evidence(self, claim: Claim, evidence: Evidence, now: float) -> None: ...
+    def outbox_later(self, seq: int, now: float, delay_s: float, error: str) -> None:
+        """Puts an item off after a failure."""
 
-    def evidence(self, key: str) -> Evidence | None: ...
+    def project(self, key: str, now: float) -> None:
+        """Asks for an ended evaluation to be written to the registry (again); once while one is outstanding."""
 
-    def save_profile(self, claim: Claim, profile: BasinProfile, now: float) -> None: ...
+    def note(
+        self,
+        key: str,
+        now: float,
+        *,
+        claim: Claim | None = None,
+        evidence_key: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        """Notes on an evaluation which evidence it rests on, or which run shows it; under a claim where one is given."""
 
-    def profile(self, key: str) -> BasinProfile | None: ...
+    def save_evidence(self, claim: Claim, evidence: Evidence, now: float) -> None:
+        """Keeps evidence under its key; an ``inspect`` job never replaces what is already there."""
 
-    def save_verdict(
-        self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float
-    ) -> None: ...
+    def evidence(self, key: str) -> Evidence | None:
+        """The evidence of a key."""
 
-    def verdict(self, key: str) -> tuple[Verdict, Mapping[str, Any]] | None: ...
+    def save_profile(self, claim: Claim, profile: BasinProfile, now: float) -> None:
+        """Keeps a base's profile under ``gate.domain.jobs.profile_key``."""
 
-    def evaluation(self, key: str) -> EvaluationRow | None: ...
+    def profile(self, key: str) -> BasinProfile | None:
+        """The profile of a key."""
 
-    def evaluations(self, limit: int = 100, offset: int = 0) -> Sequence[EvaluationRow]: ...
+    def save_verdict(self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float) -> None:
+        """Keeps an evaluation's verdict for ever (the first one stands) and asks for it to be projected."""
 
-    def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None: ...
+    def verdict(self, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
+        """An evaluation's verdict and what it was signed into."""
 
-    def save_base(self, base: Base, now: float) -> None: ...
+    def evaluation(self, key: str) -> EvaluationRow | None:
+        """One evaluation."""
 
-    def bases(self) -> Sequence[Base]: ...
+    def evaluations(self, limit: int = 100, offset: int = 0, name: str | None = None) -> Sequence[EvaluationRow]:
+        """Evaluations, newest first, of all registered models or of one."""
 
-    def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None: ...
+    def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
+        """The evaluation of one registered version under one policy."""
+
+    def save_base(self, base: Base, now: float) -> None:
+        """Onboards a base, or replaces the one of that name."""
+
+    def bases(self) -> Sequence[Base]:
+        """The onboarded bases, by name."""
+
+    def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
+        """Appends to the hash-chained record of who did what."""
+
+    def audit_break(self) -> int | None:
+        """The number of the first audit entry that does not fit its chain; ``None`` when all do."""
+
+    def acquire_leader(self, name: str, owner: str, lease_s: float, now: float) -> bool:
+        """Takes or renews a named leadership; whether ``owner`` holds it now."""

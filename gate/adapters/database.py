@@ -1,0 +1,128 @@
+"""One SQL database (SQLite or PostgreSQL): transactions that are safe between processes, and its migrations."""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from gate.domain.errors import InvalidInput, Unavailable
+
+T = TypeVar("T")
+
+BUSY_S = 30
+COLLISION_TRIES = 8
+# PostgreSQL's serialization failure and deadlock: rolled back whole, so trying again is safe.
+COLLISIONS = frozenset({"40001", "40P01"})
+MIGRATION_LOCK = 7_620_114
+
+
+def ledger_url(database_url: str, state_dir: Path) -> str:
+    """The ledger's address: the one given, else a SQLite file inside the state folder."""
+    return database_url or f"sqlite:///{state_dir.resolve() / 'ledger.db'}"
+
+
+class Database:
+    """Runs a function of a connection in one transaction; a write is serialized (SQLite) or locks rows (PostgreSQL)."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+        self._readers = self.engine.execution_options(gate_reads_only=True)
+
+    def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """What ``work`` returns, once committed; rolled back on any error; tried again after a deadlock."""
+        for tries_left in reversed(range(COLLISION_TRIES)):
+            try:
+                with self.engine.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if tries_left and getattr(error.orig, "sqlstate", None) in COLLISIONS:
+                    continue
+                raise _translated(error) from error
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """What ``work`` returns from one consistent snapshot; never waits for a writer on SQLite."""
+        try:
+            with self._readers.begin() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            raise _translated(error) from error
+
+    def migrate(self) -> None:
+        """Brings the schema up to date, whole or not at all; safe to run from several processes at once."""
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+
+        def upgrade(connection: sa.Connection) -> None:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+        self.write(upgrade)
+
+    def close(self) -> None:
+        """Closes every pooled connection."""
+        self.engine.dispose()
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """Inserts a row unless a unique index already has it; whether it was inserted."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(table).values(row).on_conflict_do_nothing()
+    return connection.execute(statement.returning(*table.primary_key.columns)).first() is not None
+
+
+def put(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> None:
+    """Inserts a row, or replaces the one with its primary key."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    identity = [column.name for column in table.primary_key.columns]
+    rest = {name: value for name, value in row.items() if name not in identity}
+    statement = dialect.insert(table).values(row)
+    connection.execute(statement.on_conflict_do_update(index_elements=identity, set_=rest))
+
+
+def _engine(url: str) -> sa.Engine:
+    parsed = sa.make_url(url)
+    if parsed.drivername == "sqlite":
+        return _sqlite_engine(parsed)
+    if parsed.drivername == "postgresql+psycopg":
+        return sa.create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    raise InvalidInput(
+        f"ledger database: expected sqlite:///FILE or postgresql+psycopg://…, found {parsed.drivername}://…; "
+        "set GATE_DATABASE_URL"
+    )
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    if not url.database or url.database == ":memory:":
+        raise InvalidInput("ledger database: expected a SQLite file, found an in-memory one that no worker could see")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_S, "isolation_level": None})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    for pragma in ("journal_mode=wal", "synchronous=full", f"busy_timeout={BUSY_S * 1000}", "foreign_keys=on"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A deferred transaction that turns writer half-way fails at once instead of waiting its turn.
+    reads_only = connection.get_execution_options().get("gate_reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+def _translated(error: DBAPIError) -> Exception:
+    if not isinstance(error, (OperationalError, InterfaceError)) and not error.connection_invalidated:
+        return error
+    return Unavailable(f"the ledger's database does not answer: {error.orig}; is it up, reachable and migrated?")

@@ -1,0 +1,136 @@
+"""Deliveries and evaluations: what was asked, and how far it has come."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from gate.adapters import ledger_outbox
+from gate.adapters.database import insert_new
+from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job, outbox
+from gate.domain.evaluation import EvaluationRequest
+from gate.domain.jobs import INSPECT, JUDGE, MEASURE
+from gate.ports import EvaluationRow
+
+_inspect = job.alias("inspect_job")
+_measure = job.alias("measure_job")
+_needed = job.alias("needed_job")
+_judge = job.alias("judge_job")
+_STEPS = {"inspect": _inspect, "measure": _measure, "needed": _needed, "judge": _judge}
+
+
+def keep_delivery(
+    c: sa.Connection, delivery_id: str, body_digest: str, body: bytes, request_key: str | None, now: float
+) -> bool:
+    """Keeps a delivery; whether neither its id nor its content was here before."""
+    asked = delivery.c.request_key.is_(None) if request_key is None else delivery.c.request_key == request_key
+    known = sa.select(delivery.c.id).where(delivery.c.body_digest == body_digest, asked)
+    repeated = c.execute(known.limit(1)).first() is not None
+    row = {"id": delivery_id, "body_digest": body_digest, "body": body, "request_key": request_key, "received_at": now}
+    return insert_new(c, delivery, row) and not repeated
+
+
+def add(c: sa.Connection, request: EvaluationRequest, now: float) -> bool:
+    """Adds an evaluation; whether it was not there yet."""
+    row = {
+        "key": request.key,
+        "name": request.version.name,
+        "request": request.model_dump_json(),
+        "created_at": now,
+        "updated_at": now,
+    }
+    return insert_new(c, evaluation, row)
+
+
+def note(c: sa.Connection, key: str, now: float, **values: str | None) -> None:
+    """Sets what is given; what is ``None`` stays."""
+    given = {name: value for name, value in values.items() if value is not None}
+    c.execute(sa.update(evaluation).where(evaluation.c.key == key).values(given | {"updated_at": now}))
+
+
+def close(c: sa.Connection, key: str, outcome: str, reason: str, now: float) -> None:
+    """Ends an evaluation, unless it has ended, and asks for that to be projected."""
+    still_open = evaluation.c.key == key, evaluation.c.outcome.is_(None)
+    ended = sa.update(evaluation).where(*still_open).values(outcome=outcome, reason=reason, updated_at=now)
+    if c.execute(ended).rowcount == 1:
+        ledger_outbox.project(c, key, now)
+
+
+def project_again(c: sa.Connection, now: float) -> int:
+    """Asks for each ended evaluation to be projected that was not and has no outstanding request."""
+    unseen = sa.select(evaluation.c.key).where(evaluation.c.outcome.is_not(None), evaluation.c.projected_at.is_(None))
+    asked = sa.select(outbox.c.subject).where(outbox.c.kind == ledger_outbox.PROJECT, outbox.c.done_at.is_(None))
+    keys = c.execute(unseen.where(evaluation.c.key.not_in(asked))).scalars().all()
+    for key in keys:
+        ledger_outbox.project(c, key, now)
+    return len(keys)
+
+
+def one(c: sa.Connection, key: str) -> EvaluationRow | None:
+    """One evaluation with the jobs at work on it."""
+    row = c.execute(_with_jobs().where(evaluation.c.key == key)).mappings().first()
+    return None if row is None else _row(row)
+
+
+def listing(c: sa.Connection, limit: int, offset: int, name: str | None) -> Sequence[EvaluationRow]:
+    """Evaluations, newest first."""
+    query = _with_jobs().order_by(evaluation.c.created_at.desc(), evaluation.c.key).limit(limit).offset(offset)
+    if name is not None:
+        query = query.where(evaluation.c.name == name)
+    return [_row(row) for row in c.execute(query).mappings()]
+
+
+def outcomes(c: sa.Connection) -> Mapping[str, int]:
+    """Ended evaluations by outcome."""
+    ended = sa.select(evaluation.c.outcome, sa.func.count()).where(evaluation.c.outcome.is_not(None))
+    return {row[0]: row[1] for row in c.execute(ended.group_by(evaluation.c.outcome))}
+
+
+def _with_jobs() -> sa.Select[Any]:
+    columns = [
+        table.c[name].label(f"{step}_{name}")
+        for step, table in _STEPS.items()
+        for name in ("state", "attempts", "progress", "error")
+    ]
+    joined = (
+        evaluation.outerjoin(_inspect, _inspect.c.key == _key(INSPECT, evaluation.c.key))
+        .outerjoin(_measure, _measure.c.key == _key(MEASURE, evaluation.c.evidence_key))
+        .outerjoin(_needed, _needed.c.key == _measure.c.waits_for)
+        .outerjoin(_judge, _judge.c.key == _key(JUDGE, evaluation.c.key))
+    )
+    return sa.select(evaluation, *columns).select_from(joined)
+
+
+def _key(kind: str, column: sa.ColumnElement[Any]) -> sa.ColumnElement[str]:
+    return sa.literal(f"{kind}:", sa.Text).concat(column)
+
+
+def _row(row: Mapping[Any, Any]) -> EvaluationRow:
+    state, step = _position(row)
+    progress = row[f"{step}_progress"] if step else None
+    return EvaluationRow(
+        request=EvaluationRequest.model_validate_json(row["request"]),
+        state=state,
+        stage=str(progress["stage"]) if progress else "",
+        progress=1.0 if state == "done" else float(progress["fraction"]) if progress else 0.0,
+        evidence_key=row["evidence_key"],
+        outcome=row["outcome"],
+        reason=row["reason"] if state == "done" or not step else row[f"{step}_error"],
+        run_id=row["run_id"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        projected=row["projected_at"] is not None,
+    )
+
+
+def _position(row: Mapping[Any, Any]) -> tuple[str, str | None]:
+    """The evaluation's state, and the step whose job is at work."""
+    if row["outcome"] is not None:
+        return "done", None
+    if row["inspect_state"] not in ENDED:
+        begun = row["inspect_state"] == RUNNING or (row["inspect_attempts"] or 0) > 0
+        return ("inspecting" if begun else "requested"), "inspect"
+    if row["judge_state"] in (QUEUED, RUNNING) or row["measure_state"] in (None, *ENDED):
+        return "judging", "judge"
+    profiling = row["measure_state"] == WAITING and row["needed_state"] is not None
+    return "measuring", "needed" if profiling else "measure"

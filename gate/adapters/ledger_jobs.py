@@ -1,0 +1,219 @@
+"""The job table: claiming with a lease and an epoch, letting go, ending, and repair after crashes.
+
+An epoch is a fencing token: each claim raises it, and whoever writes under an older one is refused. A worker
+that was thought dead and comes back can therefore never overwrite what its successor did.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from gate.adapters import ledger_audit, ledger_evaluations, ledger_outbox
+from gate.adapters.database import insert_new
+from gate.adapters.ledger_tables import ENDED, FAILED, QUEUED, RUNNING, WAITING, job
+from gate.domain.errors import InvalidInput, LostLease
+from gate.domain.jobs import JUDGE, evaluation_of_judge
+from gate.ports import Claim, JobRequest
+
+ACTOR = "ledger"
+
+
+def enqueue(c: sa.Connection, request: JobRequest, now: float, replacing: str | None = None) -> None:
+    """Makes sure a job is there. One that failed is tried anew, one that waits for ``replacing`` is asked anew."""
+    waits = request.waits_for is not None and not _has_ended(c, request.waits_for)
+    asked = {
+        "payload": dict(request.payload),
+        "state": WAITING if waits else QUEUED,
+        "waits_for": request.waits_for,
+        "not_before": now,
+        "queued_at": now,
+    }
+    asked_now = _insert(c, request, asked, now) or _ask_anew(c, request.key, asked, replacing)
+    if asked_now and not waits:
+        ledger_outbox.ring(c, request.key, request.kind, request.queue, now)
+
+
+def claim(c: sa.Connection, key: str, owner: str, lease_s: float, now: float) -> Claim | None:
+    """Takes a job that is due, or whose holder's lease has ended."""
+    due = sa.and_(job.c.state == QUEUED, job.c.not_before <= now)
+    orphaned = sa.and_(job.c.state == RUNNING, job.c.lease_until < now)
+    taken = {
+        "state": RUNNING,
+        "epoch": job.c.epoch + 1,
+        "attempts": job.c.attempts + 1,
+        "owner": owner,
+        "lease_until": now + lease_s,
+    }
+    row = c.execute(sa.update(job).where(job.c.key == key, sa.or_(due, orphaned)).values(taken).returning(job)).first()
+    return None if row is None else _claim_of(row)
+
+
+def hold(c: sa.Connection, claim: Claim) -> None:
+    """Checks that the claim still stands, and keeps it so until this transaction ends."""
+    if c.execute(sa.select(job.c.key).where(*_under(claim)).with_for_update()).first() is None:
+        raise _lost(claim)
+
+
+def renew(c: sa.Connection, claim: Claim, lease_s: float, now: float, progress: Mapping[str, Any] | None) -> None:
+    """Moves the lease's end, and the progress if there is any."""
+    values: dict[str, Any] = {"lease_until": now + lease_s}
+    if progress is not None:
+        values["progress"] = dict(progress)
+    _change(c, claim, values)
+
+
+def end(
+    c: sa.Connection,
+    claim: Claim,
+    now: float,
+    *,
+    state: str,
+    result: Mapping[str, Any] | None = None,
+    error: str | None = None,
+    then: Sequence[JobRequest] = (),
+) -> None:
+    """Ends a job for good and lets the jobs that waited for it go on, whichever way it ended."""
+    kept = None if result is None else dict(result)
+    _change(c, claim, {"state": state, "ended_at": now, "lease_until": None, "result": kept, "error": error})
+    for request in then:
+        enqueue(c, request, now, replacing=claim.key)
+    _let_go_on(c, now, job.c.waits_for == claim.key)
+    if state == FAILED:
+        if claim.kind == JUDGE:
+            ledger_evaluations.close(c, evaluation_of_judge(claim.key), "error", error or "judging failed", now)
+        ledger_audit.append(c, "job failed", ACTOR, {"job": claim.key, "error": error}, now)
+
+
+def wait(c: sa.Connection, claim: Claim, needs: JobRequest, now: float) -> None:
+    """Lets go of a job until another has ended; goes on at once where it already has."""
+    if needs.key == claim.key:
+        raise InvalidInput(f"job {claim.key}: expected to wait for another job, found itself; name the one it needs")
+    _change(c, claim, {"state": WAITING, "waits_for": needs.key, "lease_until": None, "queued_at": now})
+    if _has_ended(c, needs.key):
+        # Counted as an attempt: a job that keeps waiting for what has already ended must come to an end too.
+        _let_go_on(c, now, job.c.key == claim.key)
+        return
+    enqueue(c, needs, now)
+    c.execute(sa.update(job).where(job.c.key == claim.key).values(attempts=job.c.attempts - 1))
+
+
+def retry(c: sa.Connection, claim: Claim, now: float, *, error: str, delay_s: float, outage: bool) -> None:
+    """Lets go of a job until ``delay_s`` from now."""
+    due = now + delay_s
+    values: dict[str, Any] = {"state": QUEUED, "lease_until": None, "error": error, "not_before": due, "queued_at": now}
+    if outage:
+        values |= {"attempts": job.c.attempts - 1, "outages": job.c.outages + 1}
+    _change(c, claim, values)
+    row = c.execute(sa.select(job.c.queue).where(job.c.key == claim.key)).one()
+    ledger_outbox.ring(c, claim.key, claim.kind, row.queue, now, due)
+
+
+def abandon(c: sa.Connection, key: str, owner: str, now: float, error: str, max_attempts: int) -> bool:
+    """Gives back the job of a dead worker, if it still holds it."""
+    held = sa.select(job).where(job.c.key == key, job.c.state == RUNNING, job.c.owner == owner).with_for_update()
+    row = c.execute(held).first()
+    if row is None:
+        return False
+    _give_back(c, _claim_of(row), now, error, max_attempts)
+    return True
+
+
+def sweep(c: sa.Connection, now: float, ring_after_s: float, max_attempts: int) -> int:
+    """Takes expired leases back, lets stranded jobs go on, rings again where a doorbell seems lost."""
+    expired = sa.select(job).where(job.c.state == RUNNING, job.c.lease_until < now).with_for_update(skip_locked=True)
+    orphans = [_claim_of(row) for row in c.execute(expired)]
+    for orphan in orphans:
+        error = f"the lease ended: worker lost or stalled (attempt {orphan.attempts} of {max_attempts})"
+        _give_back(c, orphan, now, error, max_attempts)
+    needed = job.alias("needed")
+    open_need = sa.exists().where(needed.c.key == job.c.waits_for, needed.c.state.not_in(ENDED))
+    stranded = _let_go_on(c, now, sa.not_(open_need))
+    return len(orphans) + stranded + _ring_again(c, now, ring_after_s)
+
+
+def outcome(c: sa.Connection, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
+    """A job's state, result and last error."""
+    row = c.execute(sa.select(job.c.state, job.c.result, job.c.error).where(job.c.key == key)).first()
+    return None if row is None else (row.state, row.result, row.error)
+
+
+def counts(c: sa.Connection) -> Mapping[tuple[str, str], int]:
+    """Jobs by queue and state."""
+    query = sa.select(job.c.queue, job.c.state, sa.func.count()).group_by(job.c.queue, job.c.state)
+    return {(queue, state): count for queue, state, count in c.execute(query)}
+
+
+def oldest(c: sa.Connection, now: float) -> Mapping[str, float]:
+    """Seconds that the oldest due job of each queue has waited."""
+    due = job.c.state == QUEUED, job.c.not_before <= now
+    query = sa.select(job.c.queue, sa.func.min(job.c.queued_at)).where(*due).group_by(job.c.queue)
+    return {queue: max(0.0, now - since) for queue, since in c.execute(query)}
+
+
+def expired_leases(c: sa.Connection, now: float) -> int:
+    """Running jobs whose holder has not renewed in time."""
+    query = sa.select(sa.func.count()).where(job.c.state == RUNNING, job.c.lease_until < now)
+    return c.execute(query).scalar_one()
+
+
+def _insert(c: sa.Connection, request: JobRequest, asked: Mapping[str, Any], now: float) -> bool:
+    fixed = {"key": request.key, "kind": request.kind, "queue": request.queue, "created_at": now, "rung_at": now}
+    return insert_new(c, job, fixed | {"epoch": 0, "attempts": 0, "outages": 0} | dict(asked))
+
+
+def _ask_anew(c: sa.Connection, key: str, asked: Mapping[str, Any], replacing: str | None) -> bool:
+    waits_for_replaced = sa.and_(job.c.state == WAITING, job.c.waits_for == replacing)
+    again = sa.update(job).where(job.c.key == key, sa.or_(job.c.state == FAILED, waits_for_replaced))
+    fresh = {"attempts": 0, "outages": 0, "error": None, "progress": None, "ended_at": None}
+    return c.execute(again.values(dict(asked) | fresh)).rowcount == 1
+
+
+def _has_ended(c: sa.Connection, key: str) -> bool:
+    # The row is locked: it cannot end between this look and the moment somebody is seen waiting for it.
+    row = c.execute(sa.select(job.c.state).where(job.c.key == key).with_for_update()).first()
+    return row is not None and row.state in ENDED
+
+
+def _let_go_on(c: sa.Connection, now: float, which: sa.ColumnElement[bool]) -> int:
+    waiting = sa.update(job).where(job.c.state == WAITING, which)
+    queued = waiting.values(state=QUEUED, not_before=now, queued_at=now).returning(job.c.key, job.c.kind, job.c.queue)
+    rows = c.execute(queued).all()
+    for row in rows:
+        ledger_outbox.ring(c, row.key, row.kind, row.queue, now)
+    return len(rows)
+
+
+def _ring_again(c: sa.Connection, now: float, ring_after_s: float) -> int:
+    silent = job.c.state == QUEUED, job.c.not_before <= now, job.c.rung_at <= now - ring_after_s
+    rows = c.execute(sa.select(job.c.key, job.c.kind, job.c.queue).where(*silent)).all()
+    for row in rows:
+        ledger_outbox.ring(c, row.key, row.kind, row.queue, now)
+    return len(rows)
+
+
+def _give_back(c: sa.Connection, claim: Claim, now: float, error: str, max_attempts: int) -> None:
+    if claim.attempts >= max_attempts:
+        end(c, claim, now, state=FAILED, error=error)
+    else:
+        retry(c, claim, now, error=error, delay_s=0.0, outage=False)
+
+
+def _change(c: sa.Connection, claim: Claim, values: Mapping[str, Any]) -> None:
+    if c.execute(sa.update(job).where(*_under(claim)).values(dict(values))).rowcount != 1:
+        raise _lost(claim)
+
+
+def _under(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:
+    return job.c.key == claim.key, job.c.epoch == claim.epoch, job.c.state == RUNNING
+
+
+def _lost(claim: Claim) -> LostLease:
+    return LostLease(
+        f"job {claim.key}: expected to hold it under epoch {claim.epoch}, found it given to somebody else; "
+        "stop and discard this result"
+    )
+
+
+def _claim_of(row: sa.Row[Any]) -> Claim:
+    return Claim(row.key, row.kind, row.payload, row.epoch, row.attempts, row.outages)

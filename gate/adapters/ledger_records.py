@@ -1,0 +1,77 @@
+"""What was found and decided: evidence, profiles, verdicts and bases, each kept as its JSON document."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from gate.adapters import ledger_audit, ledger_evaluations
+from gate.adapters.database import insert_new, put
+from gate.adapters.ledger_tables import base, evidence, profile, verdict
+from gate.domain.checkpoint import Base, Frozen
+from gate.domain.evidence import BasinProfile, Evidence
+from gate.domain.jobs import INSPECT, profile_key
+from gate.domain.verdict import Verdict
+from gate.ports import Claim
+
+Document = TypeVar("Document", bound=Frozen)
+
+
+def save_evidence(c: sa.Connection, claim: Claim, value: Evidence, now: float) -> None:
+    """Keeps evidence; an inspection, which knows less than a measurement, never replaces what is there."""
+    row = {"key": value.key, "body": value.model_dump_json(), "saved_by": claim.key, "saved_at": now}
+    if claim.kind == INSPECT:
+        insert_new(c, evidence, row)
+    else:
+        put(c, evidence, row)
+
+
+def evidence_of(c: sa.Connection, key: str) -> Evidence | None:
+    """The evidence of a key."""
+    return _document(c, evidence, key, Evidence)
+
+
+def save_profile(c: sa.Connection, value: BasinProfile, now: float) -> None:
+    """Keeps a base's profile."""
+    key = profile_key(value.base_digest, value.suite_digest, value.plan_digest)
+    put(c, profile, {"key": key, "body": value.model_dump_json(), "saved_at": now})
+
+
+def profile_of(c: sa.Connection, key: str) -> BasinProfile | None:
+    """The profile of a key."""
+    return _document(c, profile, key, BasinProfile)
+
+
+def save_verdict(c: sa.Connection, key: str, value: Verdict, envelope: Mapping[str, Any], now: float) -> None:
+    """Keeps a verdict for ever and ends its evaluation; of several, the first one stands."""
+    row = {"key": key, "body": value.model_dump_json(), "envelope": json.dumps(dict(envelope)), "saved_at": now}
+    if not insert_new(c, verdict, row):
+        return
+    ledger_evaluations.note(c, key, now, evidence_key=value.evidence_key)
+    ledger_evaluations.close(c, key, value.outcome, value.reason, now)
+    detail = {"evaluation": key, "subject": value.subject, "outcome": value.outcome, "verdict": value.digest}
+    ledger_audit.append(c, "verdict", "judge", detail, now)
+
+
+def verdict_of(c: sa.Connection, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
+    """An evaluation's verdict and what it was signed into."""
+    row = c.execute(sa.select(verdict.c.body, verdict.c.envelope).where(verdict.c.key == key)).first()
+    return None if row is None else (Verdict.model_validate_json(row.body), json.loads(row.envelope))
+
+
+def save_base(c: sa.Connection, value: Base, now: float) -> None:
+    """Onboards a base, or replaces the one of that name."""
+    put(c, base, {"name": value.name, "body": value.model_dump_json(), "saved_at": now})
+    ledger_audit.append(c, "base onboarded", "operator", {"base": value.name, "digest": value.digest}, now)
+
+
+def bases(c: sa.Connection) -> Sequence[Base]:
+    """The onboarded bases, by name."""
+    bodies = c.execute(sa.select(base.c.body).order_by(base.c.name)).scalars()
+    return [Base.model_validate_json(body) for body in bodies]
+
+
+def _document(c: sa.Connection, table: sa.Table, key: str, kind: type[Document]) -> Document | None:
+    body = c.execute(sa.select(table.c.body).where(table.c.key == key)).scalar()
+    return None if body is None else kind.model_validate_json(body)

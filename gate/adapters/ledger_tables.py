@@ -1,0 +1,143 @@
+"""The ledger's tables as SQLAlchemy Core sees them; ``migrations/`` makes them, and a test holds the two together."""
+
+import sqlalchemy as sa
+
+QUEUED, RUNNING, WAITING, DONE, FAILED = "queued", "running", "waiting", "done", "failed"
+ENDED = (DONE, FAILED)
+
+metadata = sa.MetaData()
+
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("body_digest", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("request_key", sa.Text),
+    sa.Column("received_at", sa.Double, nullable=False),
+    sa.Index("delivery_by_content", "body_digest", "request_key"),
+)
+
+job = sa.Table(
+    "job",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("payload", sa.JSON, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("waits_for", sa.Text),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("outages", sa.Integer, nullable=False),
+    sa.Column("owner", sa.Text),
+    sa.Column("lease_until", sa.Double),
+    sa.Column("not_before", sa.Double, nullable=False),
+    sa.Column("queued_at", sa.Double, nullable=False),
+    sa.Column("rung_at", sa.Double, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("progress", sa.JSON(none_as_null=True)),
+    sa.Column("result", sa.JSON(none_as_null=True)),
+    sa.Column("error", sa.Text),
+    sa.CheckConstraint("state IN ('waiting', 'queued', 'running', 'done', 'failed')", name="job_state_known"),
+    sa.Index("job_by_state", "state", "lease_until"),
+    sa.Index("job_by_dependency", "waits_for", "state"),
+)
+
+evaluation = sa.Table(
+    "evaluation",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("evidence_key", sa.Text),
+    sa.Column("run_id", sa.Text),
+    sa.Column("outcome", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+    sa.Column("projected_at", sa.Double),
+    sa.Index("evaluation_by_time", "created_at"),
+    sa.Index("evaluation_by_name", "name", "created_at"),
+)
+
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("saved_by", sa.Text, nullable=False),
+    sa.Column("saved_at", sa.Double, nullable=False),
+)
+
+profile = sa.Table(
+    "profile",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("saved_at", sa.Double, nullable=False),
+)
+
+verdict = sa.Table(
+    "verdict",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("envelope", sa.Text, nullable=False),
+    sa.Column("saved_at", sa.Double, nullable=False),
+)
+
+base = sa.Table(
+    "base",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("saved_at", sa.Double, nullable=False),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("payload", sa.JSON, nullable=False),
+    sa.Column("not_before", sa.Double, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("done_at", sa.Double),
+    # At most one outstanding item for a thing: asking twice is asking once.
+    sa.Index(
+        "outbox_outstanding",
+        "kind",
+        "subject",
+        unique=True,
+        sqlite_where=sa.text("done_at IS NULL"),
+        postgresql_where=sa.text("done_at IS NULL"),
+    ),
+    sa.Index("outbox_by_end", "done_at"),
+    sqlite_autoincrement=True,
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("previous", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("until", sa.Double, nullable=False),
+)

@@ -1,0 +1,206 @@
+"""The ledger on SQL: SQLite inside one host, PostgreSQL for a cluster. Each method is one transaction."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from gate.adapters import ledger_audit, ledger_evaluations, ledger_jobs, ledger_outbox, ledger_records
+from gate.adapters.database import Database, insert_new
+from gate.adapters.ledger_tables import DONE, FAILED, evaluation, lease
+from gate.domain.checkpoint import Base
+from gate.domain.evaluation import EvaluationRequest, evaluation_key
+from gate.domain.evidence import BasinProfile, Evidence
+from gate.domain.jobs import CPU_QUEUE, INSPECT, JUDGE, inspect_key, judge_key
+from gate.domain.verdict import Verdict
+from gate.ports import Backlog, Claim, EvaluationRow, JobRequest, OutboxItem
+
+
+def migrate(url: str) -> None:
+    """Brings the schema of the ledger at ``url`` up to date; safe to run from several processes at once."""
+    database = Database(url)
+    database.migrate()
+    database.close()
+
+
+class SqlLedger:
+    """Implements ``gate.ports.Ledger``; what each method promises is said there."""
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    def close(self) -> None:
+        """Closes every pooled connection."""
+        self._database.close()
+
+    def ping(self) -> None:
+        self._database.read(lambda c: c.execute(sa.select(evaluation.c.key).limit(1)).first())
+
+    def accept_delivery(
+        self, delivery_id: str, body_digest: str, body: bytes, request: EvaluationRequest | None, now: float
+    ) -> bool:
+        def work(c: sa.Connection) -> bool:
+            key = request.key if request else None
+            new = ledger_evaluations.keep_delivery(c, delivery_id, body_digest, body, key, now)
+            return _request(c, request, now) if request else new
+
+        return self._database.write(work)
+
+    def request_evaluation(self, request: EvaluationRequest, now: float) -> bool:
+        return self._database.write(lambda c: _request(c, request, now))
+
+    def enqueue(self, jobs: Sequence[JobRequest], now: float) -> None:
+        def work(c: sa.Connection) -> None:
+            for job in jobs:
+                ledger_jobs.enqueue(c, job, now)
+
+        self._database.write(work)
+
+    def claim(self, key: str, owner: str, lease_s: float, now: float) -> Claim | None:
+        return self._database.write(lambda c: ledger_jobs.claim(c, key, owner, lease_s, now))
+
+    def renew(self, claim: Claim, lease_s: float, now: float, progress: Mapping[str, Any] | None = None) -> None:
+        self._database.write(lambda c: ledger_jobs.renew(c, claim, lease_s, now, progress))
+
+    def finish(
+        self, claim: Claim, now: float, *, result: Mapping[str, Any] | None = None, then: Sequence[JobRequest] = ()
+    ) -> None:
+        self._database.write(lambda c: ledger_jobs.end(c, claim, now, state=DONE, result=result, then=then))
+
+    def wait(self, claim: Claim, now: float, needs: JobRequest) -> None:
+        self._database.write(lambda c: ledger_jobs.wait(c, claim, needs, now))
+
+    def retry(self, claim: Claim, now: float, *, error: str, delay_s: float, outage: bool = False) -> None:
+        self._database.write(lambda c: ledger_jobs.retry(c, claim, now, error=error, delay_s=delay_s, outage=outage))
+
+    def fail(self, claim: Claim, now: float, *, error: str, then: Sequence[JobRequest] = ()) -> None:
+        self._database.write(lambda c: ledger_jobs.end(c, claim, now, state=FAILED, error=error, then=then))
+
+    def abandon(self, key: str, owner: str, now: float, *, error: str, max_attempts: int) -> bool:
+        return self._database.write(lambda c: ledger_jobs.abandon(c, key, owner, now, error, max_attempts))
+
+    def sweep(self, now: float, *, ring_after_s: float, max_attempts: int) -> int:
+        def work(c: sa.Connection) -> int:
+            ledger_outbox.forget(c, now)
+            projected = ledger_evaluations.project_again(c, now)
+            return projected + ledger_jobs.sweep(c, now, ring_after_s, max_attempts)
+
+        return self._database.write(work)
+
+    def job_result(self, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
+        return self._database.read(lambda c: ledger_jobs.outcome(c, key))
+
+    def backlog(self, now: float) -> Backlog:
+        def work(c: sa.Connection) -> Backlog:
+            return Backlog(
+                jobs=ledger_jobs.counts(c),
+                oldest_s=ledger_jobs.oldest(c, now),
+                expired_leases=ledger_jobs.expired_leases(c, now),
+                outbox=ledger_outbox.outstanding(c),
+                outcomes=ledger_evaluations.outcomes(c),
+            )
+
+        return self._database.read(work)
+
+    def outbox(self, now: float, limit: int = 100) -> Sequence[OutboxItem]:
+        return self._database.read(lambda c: ledger_outbox.due(c, now, limit))
+
+    def outbox_done(self, seq: int, now: float) -> None:
+        self._database.write(lambda c: ledger_outbox.done(c, seq, now))
+
+    def outbox_later(self, seq: int, now: float, delay_s: float, error: str) -> None:
+        self._database.write(lambda c: ledger_outbox.later(c, seq, now, delay_s, error))
+
+    def project(self, key: str, now: float) -> None:
+        self._database.write(lambda c: ledger_outbox.project(c, key, now))
+
+    def note(
+        self,
+        key: str,
+        now: float,
+        *,
+        claim: Claim | None = None,
+        evidence_key: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        def work(c: sa.Connection) -> None:
+            if claim is not None:
+                ledger_jobs.hold(c, claim)
+            ledger_evaluations.note(c, key, now, evidence_key=evidence_key, run_id=run_id)
+
+        self._database.write(work)
+
+    def save_evidence(self, claim: Claim, evidence: Evidence, now: float) -> None:
+        def work(c: sa.Connection) -> None:
+            ledger_jobs.hold(c, claim)
+            ledger_records.save_evidence(c, claim, evidence, now)
+
+        self._database.write(work)
+
+    def evidence(self, key: str) -> Evidence | None:
+        return self._database.read(lambda c: ledger_records.evidence_of(c, key))
+
+    def save_profile(self, claim: Claim, profile: BasinProfile, now: float) -> None:
+        def work(c: sa.Connection) -> None:
+            ledger_jobs.hold(c, claim)
+            ledger_records.save_profile(c, profile, now)
+
+        self._database.write(work)
+
+    def profile(self, key: str) -> BasinProfile | None:
+        return self._database.read(lambda c: ledger_records.profile_of(c, key))
+
+    def save_verdict(self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float) -> None:
+        def work(c: sa.Connection) -> None:
+            ledger_jobs.hold(c, claim)
+            ledger_records.save_verdict(c, key, verdict, envelope, now)
+
+        self._database.write(work)
+
+    def verdict(self, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
+        return self._database.read(lambda c: ledger_records.verdict_of(c, key))
+
+    def evaluation(self, key: str) -> EvaluationRow | None:
+        return self._database.read(lambda c: ledger_evaluations.one(c, key))
+
+    def evaluations(self, limit: int = 100, offset: int = 0, name: str | None = None) -> Sequence[EvaluationRow]:
+        return self._database.read(lambda c: ledger_evaluations.listing(c, limit, offset, name))
+
+    def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
+        return self.evaluation(evaluation_key(identity, policy_digest))
+
+    def save_base(self, base: Base, now: float) -> None:
+        self._database.write(lambda c: ledger_records.save_base(c, base, now))
+
+    def bases(self) -> Sequence[Base]:
+        return self._database.read(ledger_records.bases)
+
+    def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
+        self._database.write(lambda c: ledger_audit.append(c, event, actor, detail, now))
+
+    def audit_break(self) -> int | None:
+        return self._database.read(ledger_audit.first_break)
+
+    def acquire_leader(self, name: str, owner: str, lease_s: float, now: float) -> bool:
+        def work(c: sa.Connection) -> bool:
+            if insert_new(c, lease, {"name": name, "owner": owner, "until": now + lease_s}):
+                return True
+            mine_or_over = sa.or_(lease.c.owner == owner, lease.c.until < now)
+            taken = sa.update(lease).where(lease.c.name == name, mine_or_over)
+            return c.execute(taken.values(owner=owner, until=now + lease_s)).rowcount == 1
+
+        return self._database.write(work)
+
+
+def _request(c: sa.Connection, request: EvaluationRequest, now: float) -> bool:
+    """Adds an evaluation with its first job, and its last: whatever fails in between, it will be judged."""
+    if not ledger_evaluations.add(c, request, now):
+        return False
+    payload = {"evaluation": request.key}
+    inspect = JobRequest(inspect_key(request.key), INSPECT, CPU_QUEUE, payload)
+    judge = JobRequest(judge_key(request.key), JUDGE, CPU_QUEUE, payload, waits_for=inspect.key)
+    ledger_jobs.enqueue(c, inspect, now)
+    ledger_jobs.enqueue(c, judge, now)
+    detail = {"evaluation": request.key, "subject": request.version.identity, "policy": request.policy}
+    ledger_audit.append(c, "evaluation requested", "gate", detail, now)
+    return True
