@@ -76,7 +76,8 @@ def answers_greedily(
     far usually cannot become it any more. Only what stays open is really generated.
     """
     ends = _end_ids(model, tokenizer)
-    answers = [_Answer(tokenizer, reference, ends) for reference in references]
+    limits = [_limit(model, row, reference) for row, reference in zip(rows, references, strict=True)]
+    answers = [_Answer(tokenizer, r, ends, limit) for r, limit in zip(references, limits, strict=True)]
     for row, answer, guesses in zip(rows, answers, _first_guesses(model, tokenizer, rows, forwards), strict=True):
         agreed = next((t for t, token in enumerate(row.answer) if guesses[t] != token), len(row.answer))
         answer.read([*row.answer[:agreed], guesses[agreed]])
@@ -88,11 +89,15 @@ def answers_greedily(
 
 @dataclass(slots=True)
 class _Answer:
-    """A greedy answer in the making: ``right`` is ``None`` as long as it can still become the reference."""
+    """A greedy answer in the making: ``right`` is ``None`` as long as it can still become the reference.
+
+    At ``limit`` tokens it ends whatever comes next.
+    """
 
     tokenizer: Any
     reference: str
     ends: frozenset[int]
+    limit: int
     right: bool | None = None
     tokens: list[int] = field(default_factory=list)
 
@@ -111,22 +116,19 @@ class _Answer:
             self.right = False
 
     def write(self, token: int) -> None:
-        """Takes one more generated id."""
+        """Takes one more generated id; at its own limit the answer ends, whatever its neighbours still write."""
         self.tokens.append(token)
         self.read(self.tokens)
-
-    def close(self) -> None:
-        """Ends an answer that reached the length limit."""
-        if self.right is None:
+        if self.right is None and len(self.tokens) >= self.limit:
             self.right = self._text(self.tokens).strip() == self.reference
-
-    @property
-    def limit(self) -> int:
-        """Tokens after which an answer that still matches ends: a byte each, and some blanks."""
-        return len(self.reference.encode()) + 4
 
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _limit(model: Any, row: Encoded, reference: str) -> int:
+    """Tokens for an answer that still matches: one per byte and some blanks, within the model's window."""
+    return min(len(reference.strip().encode()) + 4, _window(model) - len(row.prompt))
 
 
 def _first_guesses(
@@ -153,7 +155,7 @@ def _generate(
     """
     ids_BT, mask_BT = _left_padded(model, tokenizer, prompts)
     fed_BT, cache = ids_BT, None
-    for _ in range(max(answer.limit for answer in answers)):
+    while True:
         out = _forward(model, (fed_BT, mask_BT), forwards, keep=1, cache=cache, use_cache=True)
         next_B = out.logits[:, -1].argmax(dim=-1)
         for answer, token in zip(answers, next_B.tolist(), strict=True):
@@ -165,8 +167,6 @@ def _generate(
         ids_BT = torch.cat([ids_BT, next_B[:, None]], dim=1)
         mask_BT = torch.cat([mask_BT, torch.ones_like(next_B)[:, None]], dim=1)
         fed_BT = ids_BT if cache is None else next_B[:, None]
-    for answer in answers:
-        answer.close()
 
 
 def _forward(
@@ -181,7 +181,9 @@ def _forward(
     ids_BT, mask_BT = padded
     accepted = inspect.signature(model.forward).parameters
     optional: dict[str, Any] = {"logits_to_keep": keep, "use_cache": use_cache, "past_key_values": cache}
-    optional["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
+    # Rows that ended go on being fed with their batch; learned positions end at the window.
+    positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0, max=_window(model) - 1)
+    optional["position_ids"] = positions_BT[:, -ids_BT.shape[1] :]
     if forwards is not None:
         forwards.rows += ids_BT.shape[0]
     given = {name: value for name, value in optional.items() if name in accepted and value is not None}
@@ -190,14 +192,20 @@ def _forward(
 
 def _left_padded(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     width = max(len(row) for row in rows)
-    window = getattr(model.config, "max_position_embeddings", None)
-    if window is not None and width > window:
-        raise ValueError(f"expected items of at most {window} tokens, found one of {width}; shorten the suite's items")
+    if width > _window(model):
+        raise ValueError(
+            f"expected items of at most {_window(model)} tokens, found one of {width}; shorten the suite's items"
+        )
     filler = _filler(tokenizer)
     ids = [[filler] * (width - len(row)) + list(row) for row in rows]
     mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
     device = next(model.parameters()).device
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _window(model: Any) -> int:
+    """The most tokens the model can read; very many where it names no limit."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
