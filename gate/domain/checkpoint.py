@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+PROMPT_SOURCES = frozenset({"prompt-template", "dummy-source"})
+"""What MLflow writes as the source of a prompt (its server; its client and UI). No files can lie there."""
+
+
 class Frozen(BaseModel):
     """A value that crosses a process boundary: immutable, closed, and refusing NaN and infinity."""
 
@@ -38,6 +42,12 @@ class ModelVersion(Frozen):
     def uri(self) -> str:
         """The registry address, for people: ``models:/name/version``."""
         return f"models:/{self.name}/{self.version}"
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether this is a prompt, which MLflow keeps in the same registry. Its source tells; never its tags,
+        which anyone who may edit a model can set."""
+        return self.source in PROMPT_SOURCES
 
     @property
     def identity(self) -> str:

@@ -1,7 +1,10 @@
 """What is asked: an evaluation of one registered version, and the key its evidence is shared by."""
 
-from gate.domain.checkpoint import Frozen, ModelVersion, Sha256
+from collections.abc import Iterable
+
+from gate.domain.checkpoint import Base, Frozen, ModelVersion, Sha256
 from gate.domain.evidence import digest_json
+from gate.domain.policy import Policy
 
 
 def evaluation_key(identity: str, policy_digest: str) -> str:
@@ -42,3 +45,13 @@ class EvaluationRequest(Frozen):
             policy=policy,
             policy_digest=policy_digest,
         )
+
+
+def request_for(version: ModelVersion, policy: Policy | None, bases: Iterable[Base]) -> EvaluationRequest | None:
+    """What to ask of a version that exists; ``None`` for a prompt, an onboarded base, or where no policy applies.
+
+    ``policy`` is the first that matches the version.
+    """
+    if policy is None or version.is_prompt or any(base.answers_to(version.uri) for base in bases):
+        return None
+    return EvaluationRequest.of(version, policy.name, policy.digest)
