@@ -1,0 +1,54 @@
+"""The Celery app of the workers: ``celery -A tasks.app worker -Q cpu`` or ``-Q gpu``.
+
+The four tasks differ in name only, so that a queue's traffic can be read; what a job is stands in the ledger.
+"""
+
+import time
+from functools import lru_cache
+from typing import Any
+
+import structlog
+from celery import Task
+from celery.signals import setup_logging, task_failure
+
+from gate.adapters.celery_queue import TASK_NAMES, celery_app
+from gate.adapters.database import ledger_url
+from gate.adapters.logs import configure_logging
+from gate.adapters.sql_ledger import SqlLedger
+from gate.settings import settings
+from tasks.running import run_job
+
+log = structlog.get_logger(__name__)
+
+# A spawned child knows only what it is told to import: this module again.
+app = celery_app(settings().broker_url, include=["tasks.app"])
+
+
+@lru_cache(maxsize=1)
+def ledger() -> SqlLedger:
+    """This process's ledger."""
+    return SqlLedger(ledger_url(settings().database_url, settings().state_dir))
+
+
+def answer(task: Task, key: str) -> None:
+    """Does the job that a doorbell rang for; the doorbell's own id tells this worker from another."""
+    run_job(key, task.request.id, ledger(), settings())
+
+
+def give_back(task_id: str, exception: BaseException, args: list[Any], **_: object) -> None:
+    """Gives a job back at once when the process that ran it died; its parent is told by Celery."""
+    key = str(args[0])
+    error = f"the worker process died: {exception}"
+    given = ledger().abandon(key, task_id, time.time(), error=error, max_attempts=settings().max_attempts)
+    log.error("worker process died", job=key, given_back=given, error=str(exception))
+
+
+def log_as_json(**_: object) -> None:
+    """Keeps Celery from setting up its own log format."""
+    configure_logging(settings().log_level)
+
+
+for name in TASK_NAMES.values():
+    app.task(answer, name=name, bind=True)
+task_failure.connect(give_back)
+setup_logging.connect(log_as_json)
