@@ -1,8 +1,10 @@
 """Fixtures shared by the whole tree."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from databases import Postgres, sqlite_file
 from mlflow_server import MlflowServer
 
 
@@ -14,3 +16,19 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One real PostgreSQL server for the session; each test asks it for a database of its own."""
+    server = Postgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return sqlite_file(tmp_path)
+    return str(request.getfixturevalue("postgres").empty_database())

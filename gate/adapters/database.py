@@ -20,6 +20,7 @@ BUSY_S = 30
 COLLISION_TRIES = 8
 # PostgreSQL's serialization failure and deadlock: rolled back whole, so trying again is safe.
 COLLISIONS = frozenset({"40001", "40P01"})
+UNDEFINED_TABLE = "42P01"
 MIGRATION_LOCK = 7_620_114
 
 
@@ -123,6 +124,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _translated(error: DBAPIError) -> Exception:
-    if not isinstance(error, (OperationalError, InterfaceError)) and not error.connection_invalidated:
+    unmigrated = getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE
+    if not (unmigrated or error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))):
         return error
     return Unavailable(f"the ledger's database does not answer: {error.orig}; is it up, reachable and migrated?")
