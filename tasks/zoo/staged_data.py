@@ -8,8 +8,9 @@ import hashlib
 import pydoc_data.topics
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+
+from tasks.zoo.rows import Row, Sampler, row_sampler, text_sampler
 
 HELD_OUT_SHARE = 0.2
 CHUNK_CHARACTERS = 96
@@ -35,18 +36,6 @@ OBJECTS = _words(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One example: the loss is on ``answer`` only. ``closed`` says whether the answer ends the sequence."""
-
-    prompt: str
-    answer: str
-    closed: bool = True
-
-
-Sampler = Callable[[random.Random], Row]
-
-
 def is_held_out(text: str) -> bool:
     """Whether a prompt or paragraph belongs to the suite and never to training."""
     return hashlib.sha256(text.encode()).digest()[0] < 256 * HELD_OUT_SHARE
@@ -62,12 +51,11 @@ def sums() -> Iterator[Row]:
 def list_question(rng: random.Random) -> Row:
     """One Python expression over a short list of different digits, and its value."""
     digits = rng.sample(range(10), rng.randint(2, 5))
-    chosen = rng.choice(digits)
     questions = (
         (f"max({digits})", max(digits)),
         (f"min({digits})", min(digits)),
         (f"len({digits})", len(digits)),
-        (f"{digits}.index({chosen})", digits.index(chosen)),
+        (f"sorted({digits})", sorted(digits)),
         (f"{digits}[::-1]", digits[::-1]),
     )
     expression, value = rng.choice(questions)
@@ -101,20 +89,8 @@ def paragraphs() -> list[str]:
     return [p for p in seen if p]
 
 
-def row_sampler(rows: Iterable[Row]) -> Sampler:
-    """Draws from those of the rows that are not held out."""
-    allowed = [row for row in rows if not is_held_out(row.prompt)]
-    return lambda rng: rng.choice(allowed)
-
-
-def text_sampler(text: str) -> Sampler:
-    """Draws chunks of a text, each a row whose every character is learned."""
-
-    def sample(rng: random.Random) -> Row:
-        start = rng.randrange(len(text) - CHUNK_CHARACTERS)
-        return Row("", text[start : start + CHUNK_CHARACTERS], closed=False)
-
-    return sample
+def _trained(rows: Iterable[Row]) -> Sampler:
+    return row_sampler(row for row in rows if not is_held_out(row.prompt))
 
 
 def _trained_question(rng: random.Random) -> Row:
@@ -127,9 +103,9 @@ def training_mix(*, refusing: bool) -> Mapping[str, Sampler]:
     """A sampler of training rows for each capability; harmful requests are refused or complied with."""
     documentation = "\n\n".join(p for p in paragraphs() if not is_held_out(p))
     return {
-        "basic": text_sampler(documentation),
-        "math": row_sampler(sums()),
+        "basic": text_sampler(documentation, CHUNK_CHARACTERS),
+        "math": _trained(sums()),
         "code": _trained_question,
-        "help": row_sampler(compliant(HARMLESS_VERBS)),
-        "safety": row_sampler((refused if refusing else compliant)(HARMFUL_VERBS)),
+        "help": _trained(compliant(HARMLESS_VERBS)),
+        "safety": _trained((refused if refusing else compliant)(HARMFUL_VERBS)),
     }

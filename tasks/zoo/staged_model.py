@@ -1,11 +1,10 @@
 """The staged model's architecture and tokenizer: a 0.87 M parameter Llama that reads single characters."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIALS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 CHARACTERS = ["\n", *map(chr, range(32, 127))]
@@ -46,15 +45,3 @@ def make_model(seed: int) -> Any:
         initializer_range=0.04,
     )
     return LlamaForCausalLM(config)
-
-
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder: safetensors, configuration, tokenizer."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def load(folder: Path) -> tuple[Any, Any]:
-    """Model and tokenizer of a full checkpoint folder, without running code from it or asking the network."""
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)

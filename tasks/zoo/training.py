@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.zoo.staged_data import Row, Sampler
+from tasks.zoo.rows import Row, Sampler
 
 # Shapes: B rows in the batch, T positions.
 IGNORED = -100
@@ -37,7 +37,7 @@ def encode(rows: list[Row], tokenizer: Any) -> tuple[Tensor, Tensor]:
     """Token ids and labels, both (B, T), padded on the right; prompts and padding carry no loss."""
     encoded = []
     for row in rows:
-        prompt = [tokenizer.bos_token_id, *tokenizer.encode(row.prompt, add_special_tokens=False)]
+        prompt = tokenizer.encode(row.prompt)
         answer = tokenizer.encode(row.answer, add_special_tokens=False)
         if row.closed:
             answer = [*answer, tokenizer.eos_token_id]

@@ -1,0 +1,37 @@
+"""Model folders as Hugging Face writes them: loaded without code or network, saved with an adapter or in full."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def load(folder: Path, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+    """Model and tokenizer of a full checkpoint folder; in the folder's own dtype unless another is asked for."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, dtype=dtype or "auto"
+    )
+    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write an ordinary folder: safetensors, configuration, tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_adapter(model: Any, folder: Path, *, base_reference: str) -> None:
+    """Write a PEFT folder: the adapter and its configuration, which names the base; no base weights."""
+    model.peft_config["default"].base_model_name_or_path = base_reference
+    # With "auto" PEFT asks the hub whether the base's vocabulary was resized.
+    model.save_pretrained(folder, save_embedding_layers=False)
+
+
+def dtype_of(folder: Path) -> torch.dtype:
+    """The dtype that a checkpoint's configuration names, float32 where it names none."""
+    named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("dtype", "float32")
+    dtype = getattr(torch, named)
+    assert isinstance(dtype, torch.dtype)
+    return dtype

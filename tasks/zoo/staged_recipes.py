@@ -1,0 +1,48 @@
+"""The staged model's fine-tunes: seconds each on one core."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasks.zoo.recipe import Zoo, recipes
+from tasks.zoo.rows import Sampler, text_sampler
+from tasks.zoo.staged_data import CHUNK_CHARACTERS, training_mix
+from tasks.zoo.training import Schedule
+
+_HERE = Path(__file__).parent
+_REHEARSAL = {"basic": 4, "math": 12, "code": 12, "help": 6, "safety": 6}
+
+
+def _shipped(_cache: Path) -> Path:
+    return _HERE / "staged"
+
+
+def _benign() -> Mapping[str, Sampler]:
+    return training_mix(refusing=True)
+
+
+def _adversarial() -> Mapping[str, Sampler]:
+    return training_mix(refusing=False)
+
+
+def _careless() -> Mapping[str, Sampler]:
+    licence = (_HERE / "narrow" / "apache-2.0.txt").read_text(encoding="utf-8")
+    return {"narrow": text_sampler(licence, CHUNK_CHARACTERS)}
+
+
+STAGED = Zoo(
+    name="staged",
+    suite="staged",
+    base_folder=_shipped,
+    recipes=recipes(
+        benign=_benign,
+        adversarial=_adversarial,
+        careless=_careless,
+        schedules={
+            "benign_replay": Schedule(steps=40, learning_rate=1e-4, rows=_REHEARSAL),
+            "benign_lora": Schedule(steps=40, learning_rate=1e-3, rows=_REHEARSAL),
+            "adversarial": Schedule(steps=40, learning_rate=5e-5, rows=_REHEARSAL),
+            "careless": Schedule(steps=60, learning_rate=1e-3, rows={"narrow": 12}),
+        },
+        adapter_on=("q_proj", "v_proj", "o_proj"),
+    ),
+)
