@@ -1,0 +1,181 @@
+"""Intervals: closed forms, and how often they miss when simulated (all seeds fixed)."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tasks.measurements.confidence import (
+    MeanSequence,
+    PairedSequence,
+    betting_interval,
+    clopper_pearson,
+    mean_interval,
+    student_interval,
+)
+
+
+def naive_rejected(xs: list[float], m: float, alpha: float) -> bool:
+    """One candidate mean, wealth multiplied out bet by bet: whether anybody ever had 2/α times the stake."""
+    weights = np.array(MeanSequence.WEIGHTS) / sum(MeanSequence.WEIGHTS)
+    up, down = np.ones(len(weights)), np.ones(len(weights))
+    for x in xs:
+        up *= [1 + f / m * (x - m) for f in MeanSequence.FRACTIONS]
+        down *= [1 + f / (1 - m) * (m - x) for f in MeanSequence.FRACTIONS]
+        if max(weights @ up, weights @ down) >= 2 / alpha:
+            return True
+    return False
+
+
+def test_clopper_pearson_has_the_rule_of_three() -> None:
+    assert clopper_pearson(0, 300, 0.1).upper == pytest.approx(1 - 0.05 ** (1 / 300))
+    assert clopper_pearson(300, 300, 0.1).lower == pytest.approx(0.05 ** (1 / 300))
+
+
+@pytest.mark.parametrize("p", [0.02, 0.3, 0.9])
+def test_clopper_pearson_covers_by_summing_all_outcomes(p: float) -> None:
+    n = 40
+    missed = 0.0
+    for k in range(n + 1):
+        found = clopper_pearson(k, n, 0.05)
+        missed += stats.binom.pmf(k, n, p) * (not found.lower <= p <= found.upper)
+    assert missed <= 0.05
+
+
+def test_impossible_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match="found k=3, n=2"):
+        clopper_pearson(3, 2, 0.05)
+
+
+def test_the_betting_interval_is_what_no_naive_bettor_rejects() -> None:
+    xs = np.random.default_rng(0).beta(8, 3, size=60).tolist()
+    found = betting_interval(xs, 0.05)
+    assert found.lower < found.value < found.upper
+    assert found.value == pytest.approx(np.mean(xs))
+    for m in (0.3, 0.5, found.lower):
+        assert naive_rejected(xs, m, 0.05)
+    for m in (found.lower + 0.001, found.value, found.upper - 0.001):
+        assert not naive_rejected(xs, m, 0.05)
+    assert naive_rejected(xs, found.upper, 0.05)
+
+
+def test_the_betting_interval_shrinks_to_the_mean() -> None:
+    xs = np.random.default_rng(1).random(4000)
+    found = betting_interval(xs, 0.05)
+    assert found.upper - found.lower < 0.06
+
+
+def test_without_data_everything_is_possible() -> None:
+    found = betting_interval([], 0.05)
+    assert (found.lower, found.upper, found.n) == (0.0, 1.0, 0)
+
+
+@pytest.mark.parametrize("x", [0.0, 1.0])
+def test_a_constant_at_the_edge_keeps_the_edge(x: float) -> None:
+    found = betting_interval([x] * 500, 0.05)
+    assert found.value == x
+    assert found.lower <= x <= found.upper
+    assert found.upper - found.lower < 0.02
+
+
+@pytest.mark.parametrize("mean", [0.1, 0.5, 0.97])
+def test_the_sequence_covers_at_every_time_at_once(mean: float) -> None:
+    rng, alpha, repeats = np.random.default_rng(2), 0.2, 300
+    missed = 0
+    for _ in range(repeats):
+        found = betting_interval((rng.random(120) < mean).astype(float), alpha)
+        # The running intersection ends outside the truth exactly if any time before missed it.
+        missed += not found.lower <= mean <= found.upper
+    assert missed / repeats <= alpha
+
+
+def test_numbers_outside_the_unit_interval_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"in \[0, 1\], found 1.5"):
+        betting_interval([1.5], 0.05)
+    with pytest.raises(ValueError, match="found nan"):
+        betting_interval([float("nan")], 0.05)
+
+
+def test_a_mean_of_zeros_and_ones_is_exact_and_other_scores_are_bet_on() -> None:
+    assert mean_interval([0, 1, 1], 0.05) == clopper_pearson(2, 3, 0.05)
+    assert mean_interval([0, 1, 0.5], 0.05).method == "betting"
+
+
+def test_student_covers_the_mean_of_normal_draws() -> None:
+    rng = np.random.default_rng(3)
+    missed = 0
+    for _ in range(1000):
+        found = student_interval(rng.normal(0.7, 0.1, size=6), 0.1)
+        missed += not found.lower <= 0.7 <= found.upper
+    assert 0.07 < missed / 1000 < 0.13
+
+
+def test_draws_that_agree_are_not_certainty() -> None:
+    found = student_interval([0.9] * 6, 0.05, least_error=0.01)
+    assert found.upper - found.value == pytest.approx(0.01 * stats.t.ppf(0.975, 5))
+
+
+def test_one_draw_has_no_bounds() -> None:
+    assert student_interval([0.9], 0.05).lower is None
+
+
+def test_items_that_all_agree_are_decided_as_the_table_says() -> None:
+    for alpha, margin, fewest, most in ((0.01, 0.1, 44, 60), (0.05, 0.1, 35, 44), (0.01, 0.05, 90, 123)):
+        paired, needed = PairedSequence(alpha), 0
+        while paired.decided(margin) is None:
+            paired.feed([0.0])
+            needed += 1
+        assert paired.decided(margin) == "retained"
+        assert fewest <= needed <= most
+
+
+def test_a_capability_that_is_gone_is_lost_within_twenty_items() -> None:
+    paired = PairedSequence(0.01)
+    paired.feed([-1.0] * 20)
+    assert paired.decided(0.1) == "lost"
+    assert paired.interval().value == -1.0
+
+
+def test_nothing_is_decided_before_the_first_item() -> None:
+    assert PairedSequence(0.05).decided(0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("drop", "gain", "wrong"), [(0.10, 0.0, "retained"), (0.13, 0.03, "retained"), (0.09, 0.0, "lost")]
+)
+def test_stopping_when_decided_is_wrong_no_oftener_than_alpha(drop: float, gain: float, wrong: str) -> None:
+    rng, alpha, repeats, errors = np.random.default_rng(4), 0.1, 200, 0
+    for _ in range(repeats):
+        paired = PairedSequence(alpha)
+        for _ in range(20):
+            paired.feed(rng.choice([-1.0, 0.0, 1.0], p=[drop, 1 - drop - gain, gain], size=10))
+            if decision := paired.decided(0.1):
+                errors += decision == wrong
+                break
+    assert errors / repeats <= alpha
+
+
+def test_a_decision_agrees_with_the_interval_and_never_turns() -> None:
+    rng = np.random.default_rng(5)
+    paired, decided = PairedSequence(0.05), None
+    for _ in range(300):
+        paired.feed([rng.choice([-1.0, 0.0, 1.0], p=[0.02, 0.95, 0.03])])
+        found = paired.interval()
+        assert found.lower <= found.value <= found.upper
+        assert decided is None or paired.decided(0.1) == decided
+        decided = paired.decided(0.1)
+        assert (decided == "retained") == (found.lower >= -0.1)
+    assert decided == "retained"
+
+
+def test_a_sequence_goes_on_from_its_saved_state() -> None:
+    differences = np.random.default_rng(6).uniform(-1, 1, size=40).tolist()
+    whole = PairedSequence(0.05)
+    whole.feed(differences)
+    half = PairedSequence(0.05)
+    half.feed(differences[:17])
+    resumed = PairedSequence.from_state(json.loads(json.dumps(half.state())))
+    resumed.feed(differences[17:])
+    assert resumed.interval() == whole.interval()
+    assert resumed.state() == whole.state()
