@@ -49,6 +49,14 @@ class Settings(BaseSettings):
     policies: Path | None = Field(
         default=None, description="Policy file or folder of policies; unset means the shipped default.yaml."
     )
+    guard_tag_writers: str = Field(
+        default="",
+        description="MLflow users, separated by commas, who may write gate.* tags; empty means everybody who may tag.",
+    )
+    guard_current_policy_only: bool = Field(
+        default=False,
+        description="Whether the guard takes approvals only under the present text of the policy, not an earlier one.",
+    )
     reconcile_every_s: float = Field(default=15.0, gt=0, description="Seconds between reconciler sweeps.")
     lease_s: float = Field(default=60.0, gt=1, description="Seconds a worker holds a job without renewing it.")
     max_attempts: int = Field(default=4, ge=1, description="How often a job is tried before its verdict becomes error.")
@@ -57,6 +65,13 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, description="Torch threads per worker; 0 leaves torch's choice.")
     metrics_port: int = Field(default=0, ge=0, description="Port of a worker's /metrics; 0 turns it off.")
     log_level: str = Field(default="INFO", description="Level of the JSON log.")
+
+    def secrets_of_webhook(self) -> tuple[str, ...]:
+        """The webhook secrets, those set directly before those of the file; the first signs new webhooks."""
+        given = self.webhook_secrets.get_secret_value().split(",") if self.webhook_secrets else []
+        if self.webhook_secrets_file is not None:
+            given += self.webhook_secrets_file.read_text().splitlines()
+        return tuple(dict.fromkeys(secret.strip() for secret in given if secret.strip()))
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,299 @@
+"""The MLflow plug-in that refuses to promote what is not approved, inside the registry, before anything changes.
+
+``mlflow server --registry-store-uri gate+postgresql://…`` gives MLflow its own store with every act checked that can
+change what ``models:/name@alias`` or ``models:/name/Production`` resolves to. Each answer is computed from the
+version's row, the policies and the trusted public keys: no network, no private key. In doubt it refuses.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flask import g, has_request_context
+from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
+from mlflow.exceptions import MlflowException
+from mlflow.prompt.constants import _CLIENT_PROMPT_SOURCE_PLACEHOLDER, _STORE_PROMPT_SOURCE_PLACEHOLDER
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.store.artifact.utils.models import _parse_model_uri
+from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from pydantic import ValidationError
+
+from gate.adapters.policy_files import DEFAULT, load_policies, select_policy
+from gate.adapters.signing import Verifier
+from gate.domain.attestation import PAYLOAD_TYPE, Summary, read_summary
+from gate.domain.checkpoint import ModelVersion
+from gate.domain.enforcement import TAG_ATTESTATION, TAG_RUN
+from gate.domain.errors import GateError
+from gate.domain.policy import Policy
+from gate.domain.promotion import is_reserved, protects_alias, protects_model, protects_stage
+from gate.settings import Settings
+
+PREFIX = "gate+"
+PROMPT_SOURCES = (_CLIENT_PROMPT_SOURCE_PLACEHOLDER, _STORE_PROMPT_SOURCE_PLACEHOLDER)
+"""Sources of prompts, which have no artifacts. The tag that says *prompt* proves nothing: anybody can set it."""
+COPIES_FOLLOWED = 8
+log = logging.getLogger("basin_gate.guard")
+
+Protects = Callable[[Policy], bool]
+
+
+class Rulebook:
+    """The policies and the trusted keys, as their files say; made anew when a file changes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.policies = load_policies(settings.policies)
+        self.writers = frozenset(w.strip() for w in settings.guard_tag_writers.split(",") if w.strip())
+        self._current_only = settings.guard_current_policy_only
+        self._verifier, self._no_verifier = _verifier(settings.trusted_keys_file)
+        self._summary = lru_cache(maxsize=4096)(self._open)
+
+    def refusal(self, version: ModelVersion, policy: Policy, now: int) -> str | None:
+        """Why this version's attestation is no approval under this policy, or ``None`` where it is one."""
+        envelope = version.tags.get(TAG_ATTESTATION)
+        if self._verifier is None:
+            return self._no_verifier
+        if not envelope:
+            return f"it has no verdict yet (tag {TAG_ATTESTATION} is missing); wait for the gate or have it evaluated"
+        try:
+            summary = self._summary(envelope)
+        except GateError as error:
+            return f"its attestation is not valid: {error}"
+        return self._other_policy(summary, policy) or summary.refusal(version.identity, now)
+
+    def _other_policy(self, summary: Summary, policy: Policy) -> str | None:
+        if summary.policy != policy.name:
+            return f"its verdict is by policy {summary.policy}, expected {policy.name}; have it evaluated by that one"
+        if self._current_only and summary.policy_digest != policy.digest:
+            return f"its verdict is by an earlier text of policy {policy.name}; have it evaluated again"
+        return None
+
+    def _open(self, envelope: str) -> Summary:
+        assert self._verifier is not None
+        return read_summary(self._verifier.open(envelope, PAYLOAD_TYPE))
+
+
+class Guard:
+    """Answers whether an act is allowed; holds no state but the rulebook it read last."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._settings: Settings | None = None
+        self._stamp: tuple[object, ...] | None = None
+        self._rulebook: Rulebook | None = None
+
+    @property
+    def now(self) -> int:
+        """Unix seconds."""
+        return int(self._clock())
+
+    def rulebook(self, act: str) -> Rulebook:
+        """The rules that hold now; without readable rules each act that they could forbid is refused."""
+        try:
+            self._settings = self._settings or Settings()
+            stamp = tuple(_stamps([self._settings.policies or DEFAULT, self._settings.trusted_keys_file]))
+            if self._rulebook is None or stamp != self._stamp:
+                self._rulebook, self._stamp = Rulebook(self._settings), stamp
+        except (GateError, ValidationError, OSError) as error:
+            self._rulebook = None
+            deny(act, f"the guard's own configuration cannot be read, and it fails closed: {error}")
+        return self._rulebook
+
+
+class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
+    """Everything that can change what a protected name resolves to, checked before the store does it."""
+
+    def __init__(self, db_uri: str) -> None:
+        super().__init__(db_uri)
+        self._guard = Guard()
+
+    def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        act = f"setting alias {_shown(alias)} on version {_shown(version)} of {_shown(name)}"
+        self._check(act, name, version, lambda policy: protects_alias(policy, alias))
+        super().set_registered_model_alias(name, alias, version)
+
+    def transition_model_version_stage(
+        self, name: str, version: str, stage: str, archive_existing_versions: bool
+    ) -> Any:
+        act = f"moving version {_shown(version)} of {_shown(name)} to stage {_shown(stage)}"
+        self._check(act, name, version, lambda policy: protects_stage(policy, stage))
+        return super().transition_model_version_stage(name, version, stage, archive_existing_versions)
+
+    def create_model_version(
+        self, name: str, source: str, run_id: str | None = None, tags: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        act = f"creating a version of {_shown(name)} from {_shown(source)}"
+        rules = self._guard.rulebook(act)
+        for policy in rules.policies.policies:
+            if protects_model(policy, name):
+                self._enforce(act, policy, self._copy_refusal(rules, source, policy))
+        kept = tags if self._may_write(rules) else [t for t in tags or [] if not is_reserved(t.key)]
+        return super().create_model_version(name, source, run_id, kept, *args, **kwargs)
+
+    def rename_registered_model(self, name: str, new_name: str) -> Any:
+        act = f"renaming {_shown(name)} to {_shown(new_name)}"
+        rules = self._guard.rulebook(act)
+        for policy in rules.policies.policies:
+            if protects_model(policy, name) or protects_model(policy, new_name):
+                self._enforce(
+                    act, policy, f"policy {policy.name} protects that registered model; copy versions instead"
+                )
+        for version in self._promoted(name):
+            self._check_move(act, rules, version, new_name)
+        return super().rename_registered_model(name, new_name)
+
+    def set_model_version_tag(self, name: str, version: str, tag: Any) -> None:
+        self._reserve(f"setting tag {_shown(tag.key)} on version {_shown(version)} of {_shown(name)}", tag.key)
+        super().set_model_version_tag(name, version, tag)
+
+    def delete_model_version_tag(self, name: str, version: str, key: str) -> None:
+        self._reserve(f"deleting tag {_shown(key)} of version {_shown(version)} of {_shown(name)}", key)
+        super().delete_model_version_tag(name, version, key)
+
+    def _check(self, act: str, name: str, version: str, protects: Protects) -> None:
+        rules = self._guard.rulebook(act)
+        if not any(protects(policy) for policy in rules.policies.policies):
+            return
+        candidate = self._version(name, version)
+        if candidate.source in PROMPT_SOURCES:
+            return
+        policy = select_policy(rules.policies, candidate)
+        if policy is not None and protects(policy):
+            self._enforce(act, policy, self._refusal(rules, candidate, policy), candidate)
+
+    def _refusal(self, rules: Rulebook, version: ModelVersion, policy: Policy) -> str | None:
+        """Why neither the version nor what it is a copy of is approved; the version's own reason."""
+        own = rules.refusal(version, policy, self._guard.now)
+        if own is None or any(rules.refusal(o, policy, self._guard.now) is None for o in self._origins(version)):
+            return None
+        return own
+
+    def _copy_refusal(self, rules: Rulebook, source: str, policy: Policy) -> str | None:
+        origin = self._source_version(source)
+        if origin is None:
+            return f"policy {policy.name} lets it take only copies (models:/<name>/<version>) of approved versions"
+        why = self._refusal(rules, origin, policy)
+        return why and f"{origin.uri} is not approved: {why}"
+
+    def _check_move(self, act: str, rules: Rulebook, version: ModelVersion, new_name: str) -> None:
+        """A rename carries aliases and stages along, and voids approvals, which are bound to the name."""
+        for named in (version, version.model_copy(update={"name": new_name})):
+            policy = select_policy(rules.policies, named)
+            if policy is None or version.source in PROMPT_SOURCES:
+                continue
+            held = [a for a in version.aliases if protects_alias(policy, a)]
+            held += [version.stage] if protects_stage(policy, version.stage) else []
+            if held:
+                why = f"version {version.version} holds {', '.join(held)}, protected by policy {policy.name}; remove it"
+                self._enforce(act, policy, f"{why} first")
+
+    def _promoted(self, name: str) -> Iterator[ModelVersion]:
+        model = self.get_registered_model(name)
+        numbers = {str(number) for number in model.aliases.values()}
+        numbers |= {str(latest.version) for latest in model.latest_versions}
+        return (self._version(name, number) for number in sorted(numbers))
+
+    def _origins(self, version: ModelVersion) -> Iterator[ModelVersion]:
+        """The versions that this one is a copy of, nearest first."""
+        for _ in range(COPIES_FOLLOWED):
+            origin = self._source_version(version.source)
+            if origin is None or not self._is_copy(version, origin):
+                return
+            yield origin
+            version = origin
+
+    def _is_copy(self, version: ModelVersion, origin: ModelVersion) -> bool:
+        """Whether the origin is still the one copied: a model deleted and made again has the same numbers."""
+        places = [self.get_model_version_download_uri(v.name, v.version) for v in (version, origin)]
+        return origin.created_ms <= version.created_ms and places[0] == places[1]
+
+    def _source_version(self, source: str) -> ModelVersion | None:
+        try:
+            parsed = _parse_model_uri(source)
+            return self._version(parsed.name, parsed.version) if parsed.name and parsed.version else None
+        except MlflowException:
+            return None
+
+    def _version(self, name: str, version: str) -> ModelVersion:
+        row = self.get_model_version(name, version)
+        return ModelVersion(
+            name=row.name,
+            version=str(row.version),
+            created_ms=row.creation_timestamp,
+            source=row.source or "",
+            run_id=row.run_id,
+            tags=row.tags,
+            aliases=tuple(row.aliases),
+            stage=row.current_stage,
+        )
+
+    def _enforce(self, act: str, policy: Policy, why: str | None, version: ModelVersion | None = None) -> None:
+        run = version.tags.get(TAG_RUN) if version else None
+        if why is None:
+            return
+        if policy.enforcement == "dry_run":
+            log.warning("dry run of policy %s, would be refused: %s: %s", policy.name, act, why)
+            return
+        deny(act, f"{why} (evaluation run {_shown(run)})" if run else why)
+
+    def _reserve(self, act: str, key: str) -> None:
+        if not is_reserved(key):
+            return
+        rules = self._guard.rulebook(act)
+        if rules.writers and not self._may_write(rules):
+            deny(act, f"tags gate.* are written by {', '.join(sorted(rules.writers))} only (GATE_GUARD_TAG_WRITERS)")
+
+    def _may_write(self, rules: Rulebook) -> bool:
+        return _user() in rules.writers
+
+
+class GuardedStore(GuardMixin, SqlAlchemyStore):  # type: ignore[misc]
+    """MLflow's SQL store, guarded."""
+
+
+class GuardedWorkspaceStore(GuardMixin, WorkspaceAwareSqlAlchemyStore):  # type: ignore[misc]
+    """MLflow's SQL store with workspaces, guarded."""
+
+
+def guarded_store(store_uri: str) -> GuardMixin:
+    """The store behind a ``gate+…`` URI. Reads go to the primary: an approval must not be judged by an old row."""
+    raw = store_uri.removeprefix(PREFIX)
+    return GuardedWorkspaceStore(raw) if MLFLOW_ENABLE_WORKSPACES.get() else GuardedStore(raw)
+
+
+def deny(act: str, why: str) -> NoReturn:
+    """Refuse with 403, which MLflow's clients do not retry and its UI shows as it is."""
+    log.warning("refused: %s: %s", act, why)
+    raise MlflowException(f"[basin-gate] {act[:1].upper()}{act[1:]} is refused: {why}", error_code=PERMISSION_DENIED)
+
+
+def _verifier(file: Path | None) -> tuple[Verifier | None, str]:
+    """The trusted keys, or why there are none: then nothing is approved, and each refusal says so."""
+    if file is None:
+        return None, "the MLflow server trusts no key; set GATE_TRUSTED_KEYS_FILE to the gate's public key"
+    try:
+        return Verifier.from_file(file), ""
+    except GateError as error:
+        return None, str(error)
+
+
+def _stamps(paths: Iterable[Path | None]) -> Iterator[object]:
+    for path in paths:
+        parts = sorted(path.iterdir()) if path is not None and path.is_dir() else [path]
+        for part in parts:
+            status = part.stat() if part is not None and part.exists() else None
+            yield (part, status and (status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+def _user() -> str | None:
+    """The authenticated user of the request that MLflow is answering, where its authentication is on."""
+    return getattr(g, "mlflow_authenticated_user", None) if has_request_context() else None
+
+
+def _shown(text: object) -> str:
+    shown = repr(str(text))
+    return shown if len(shown) <= 120 else f"{shown[:117]}...'"
