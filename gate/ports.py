@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gate.domain.checkpoint import Base, ModelVersion
+from gate.domain.enforcement import Action, RunRecord
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.verdict import Verdict
@@ -78,15 +79,40 @@ class Backlog:
 
 
 class Registry(Protocol):
-    """The model registry (MLflow): what exists, and the writing of verdicts."""
+    """The model registry (MLflow): what exists, and the writing of verdicts.
 
-    def version(self, name: str, version: str) -> ModelVersion: ...
+    Each method raises ``Unavailable`` when the registry does not answer, ``InvalidInput`` when it refuses.
+    """
 
-    def versions(self, since_ms: int = 0) -> Iterable[ModelVersion]: ...
+    def version(self, name: str, version: str) -> ModelVersion:
+        """One version as it is now. Raises ``NotFound``."""
 
-    def aliases(self) -> Mapping[tuple[str, str], str]: ...
+    def versions(self, since_ms: int = 0) -> Iterable[ModelVersion]:
+        """Versions made at or after a time, newest first."""
 
-    def fetch(self, version: ModelVersion, into: Path) -> Path: ...
+    def hidden_versions(self) -> Iterable[ModelVersion]:
+        """Versions that the registry's own searches leave out."""
+
+    def aliases(self) -> Mapping[tuple[str, str], str]:
+        """(registered model, alias) → version number."""
+
+    def alias_of(self, name: str, alias: str) -> str | None:
+        """The version number an alias points to."""
+
+    def fetch(self, version: ModelVersion, into: Path) -> Path:
+        """Every file of a version, in the new folder ``into``."""
+
+    def write_run(self, record: RunRecord) -> str:
+        """The run that shows an evaluation, written once however often it is asked; its id."""
+
+    def run_url(self, run_id: str) -> str:
+        """Where people see a run."""
+
+    def apply(self, version: ModelVersion, actions: Sequence[Action]) -> None:
+        """Brings a version to what the actions say; repeating it changes nothing."""
+
+    def ensure_webhook(self, url: str, secret: str, *, renew_secret: bool = False) -> str:
+        """Makes sure that the registry tells this gate: ``created``, ``repaired`` or ``kept``."""
 
 
 class Signer(Protocol):

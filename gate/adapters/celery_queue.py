@@ -91,6 +91,14 @@ class CeleryQueue:
         except (KombuError, RedisError, OSError) as error:
             raise Unavailable(f"the broker did not take the doorbell of {key}: {error}; is it up?") from error
 
+    def ping(self) -> None:
+        """Returns if the broker answers, else raises ``Unavailable``."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=_RING_TIMEOUT_S)
+        except (KombuError, RedisError, OSError) as error:
+            raise Unavailable(f"the broker does not answer: {error}; is it up?") from error
+
     def close(self) -> None:
         """Closes the connections to the broker."""
         self._app.close()

@@ -84,7 +84,7 @@ def plan(
     verdict: Verdict,
     envelope: Mapping[str, Any],
     version: ModelVersion,
-    policy: Policy,
+    policy: Policy | None,
     *,
     run_id: str,
     run_url: str,
@@ -93,6 +93,7 @@ def plan(
     """What the registry must look like after this verdict, in the order to write it.
 
     ``envelope`` is the signed summary the guard reads; it comes before any alias, since the guard asks for it.
+    ``policy`` is ``None`` where the one that judged is no longer in force: it moves no alias then.
     ``newer_approved`` says that a newer approved version holds the policy's alias: it stays there.
     """
     return (
@@ -119,19 +120,33 @@ def _tags(verdict: Verdict, envelope: Mapping[str, Any], run_id: str) -> tuple[S
     )
 
 
-def _block(verdict: Verdict, policy: Policy, run_url: str) -> DescriptionBlock:
+def plan_failure(reason: str, policy: str, *, run_id: str, run_url: str) -> tuple[Action, ...]:
+    """What the registry must look like when an evaluation ended without a verdict: nothing stands for an approval."""
+    return (
+        SetTag(TAG_ATTESTATION, "none"),
+        SetTag(TAG_VERDICT, Outcome.ERROR.value),
+        SetTag(TAG_REASON, shortened(reason, REASON_CHARACTERS)),
+        SetTag(TAG_POLICY, policy),
+        SetTag(TAG_RUN, run_id),
+        DescriptionBlock(f"{HEADING}error. {shortened(reason, 400)}", f"Policy {policy} · [run]({run_url})"),
+    )
+
+
+def _block(verdict: Verdict, policy: Policy | None, run_url: str) -> DescriptionBlock:
     word = verdict.outcome.replace("_", " ")
-    note = " (dry run: nothing is held back)" if policy.enforcement == "dry_run" else ""
+    note = " (dry run: nothing is held back)" if policy and policy.enforcement == "dry_run" else ""
     return DescriptionBlock(
         heading=f"{HEADING}{word}{note}. {shortened(verdict.reason, 400)}",
         text=f"Policy {verdict.policy} · [report and evidence]({run_url})",
     )
 
 
-def _aliases(verdict: Verdict, version: ModelVersion, policy: Policy, newer_approved: bool) -> tuple[Action, ...]:
-    alias = policy.on_approved.alias
-    if alias is None or policy.enforcement == "dry_run":
+def _aliases(
+    verdict: Verdict, version: ModelVersion, policy: Policy | None, newer_approved: bool
+) -> tuple[Action, ...]:
+    if policy is None or policy.enforcement == "dry_run" or policy.on_approved.alias is None:
         return ()
+    alias = policy.on_approved.alias
     if verdict.outcome is Outcome.APPROVED:
         return () if newer_approved else (SetAlias(alias),)
     return (RemoveAlias(alias),) if alias in version.aliases else ()

@@ -1,0 +1,51 @@
+"""Where a registered version stands: the policy that speaks of it, what to ask, whether it may be promoted."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gate.adapters.policy_files import select_policy
+from gate.domain.checkpoint import ModelVersion
+from gate.domain.evaluation import EvaluationRequest, request_for
+from gate.domain.permission import Answer, answer
+from gate.domain.policy import Policy, PolicySet
+from gate.domain.promotion import protects_alias, protects_stage
+from gate.ports import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The ledger read in the light of the policies in force."""
+
+    ledger: Ledger
+    policies: PolicySet
+
+    def policy(self, version: ModelVersion) -> Policy | None:
+        """The policy that speaks of the version."""
+        return select_policy(self.policies, version)
+
+    def policy_of(self, digest: str) -> Policy | None:
+        """The policy of that digest, if it is (still) in force."""
+        return next((p for p in self.policies.policies if p.digest == digest), None)
+
+    def guards_alias(self, alias: str) -> bool:
+        """Whether any enforcing policy keeps the alias for approved versions."""
+        return any(protects_alias(p, alias) for p in self._enforcing())
+
+    def guards_stage(self, stage: str) -> bool:
+        """Whether any enforcing policy keeps the stage for approved versions."""
+        return any(protects_stage(p, stage) for p in self._enforcing())
+
+    def _enforcing(self) -> Iterator[Policy]:
+        return (p for p in self.policies.policies if p.enforcement == "enforce")
+
+    def request(self, version: ModelVersion) -> EvaluationRequest | None:
+        """What to ask of the version; ``None`` where it is not for the gate."""
+        return request_for(version, self.policy(version), self.ledger.bases())
+
+    def answer(self, version: ModelVersion, now: float) -> Answer:
+        """May this version be promoted now?"""
+        policy = self.policy(version)
+        row = self.ledger.evaluation_of(version.identity, policy.digest) if policy else None
+        kept = self.ledger.verdict(row.request.key) if row else None
+        state, reason = (row.state, row.reason) if row else (None, None)
+        return answer(policy, state, reason, kept[0] if kept else None, now)

@@ -1,0 +1,55 @@
+"""The HTTP application."""
+
+import time
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from gate import bootstrap
+from gate.adapters.metrics import BacklogCollector, Metrics
+from gate.api import evaluations, probes, promotions, verdicts, webhooks
+from gate.api.door import Door
+from gate.api.problems import answer_problems
+from gate.domain.errors import InvalidInput
+from gate.settings import Settings
+
+
+def create_app(door: Door) -> FastAPI:
+    """The application behind which this door stands."""
+    app = FastAPI(
+        title="Basin Gate",
+        version=version("basin-gate"),
+        description="Receives MLflow's webhooks, tells evaluations and verdicts, answers whether a version may be promoted.",
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.door = door
+    door.metrics.registry.register(BacklogCollector(lambda: door.ledger.backlog(door.clock())))
+    answer_problems(app)
+    for part in (webhooks, evaluations, verdicts, promotions, probes):
+        app.include_router(part.router)
+    return app
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """The application as the settings say."""
+    secrets = settings.secrets_of_webhook()
+    if not secrets:
+        raise InvalidInput(
+            "expected GATE_WEBHOOK_SECRETS or GATE_WEBHOOK_SECRETS_FILE, found neither; nothing would verify"
+        )
+    bootstrap.migrate_ledger(settings)
+    ledger, queue = bootstrap.build_ledger(settings), bootstrap.build_queue(settings)
+    return create_app(
+        Door(
+            ledger=ledger,
+            registry=bootstrap.build_registry(settings),
+            policies=bootstrap.build_policies(settings),
+            secrets=secrets,
+            clock=time.time,
+            metrics=Metrics(),
+            broker=queue.ping,
+            tolerance_s=settings.webhook_tolerance_s,
+            max_body_bytes=settings.webhook_max_bytes,
+        )
+    )

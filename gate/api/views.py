@@ -1,0 +1,67 @@
+"""What the API says, as documents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gate.domain.checkpoint import Frozen
+from gate.domain.verdict import Verdict
+from gate.ports import EvaluationRow
+
+
+class EvaluationView(Frozen):
+    """One evaluation: what was asked, how far it is, what came of it. Times are Unix seconds."""
+
+    key: str
+    name: str
+    version: str
+    subject: str
+    policy: str
+    policy_digest: str
+    state: str
+    stage: str
+    progress: float
+    outcome: str | None
+    reason: str | None
+    evidence_key: str | None
+    run_id: str | None
+    projected: bool
+    created_at: float
+    updated_at: float
+
+    @classmethod
+    def of(cls, row: EvaluationRow) -> "EvaluationView":
+        """The view of a ledger row."""
+        request = row.request
+        same = ("state", "stage", "progress", "outcome", "reason", "evidence_key", "run_id", "projected")
+        return cls(
+            key=request.key,
+            name=request.version.name,
+            version=request.version.version,
+            subject=request.version.identity,
+            policy=request.policy,
+            policy_digest=request.policy_digest,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            **{field: getattr(row, field) for field in same},
+        )
+
+
+class EvaluationsView(Frozen):
+    """A page of evaluations, newest first."""
+
+    evaluations: tuple[EvaluationView, ...]
+
+
+class VerdictView(Frozen):
+    """A verdict, its evaluation, and the signed envelopes it travels in (``summary``, ``measurement``)."""
+
+    evaluation: EvaluationView
+    verdict: Verdict
+    attestations: Mapping[str, Any]
+
+
+class PromotionQuestion(Frozen):
+    """May this version be promoted?"""
+
+    name: str
+    version: str

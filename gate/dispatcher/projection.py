@@ -1,0 +1,154 @@
+"""A verdict as MLflow users see it: a run with everything, short tags, a block in the description, the alias."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from gate.adapters.standing import Standing
+from gate.domain.checkpoint import Checkpoint, Layout, Lineage, ModelVersion
+from gate.domain.enforcement import RunRecord, plan, plan_failure, run_metrics, run_params
+from gate.domain.errors import NotFound
+from gate.domain.evidence import Evidence, canonical_json
+from gate.domain.policy import Policy
+from gate.domain.verdict import Verdict
+from gate.pages.plots import pictures
+from gate.pages.report import markdown, text
+from gate.ports import EvaluationRow, Registry
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Projector:
+    """Writes ended evaluations to the registry. Idempotent: repeated at any point, the end state is the same."""
+
+    standing: Standing
+    registry: Registry
+    clock: Callable[[], float]
+
+    def project(self, key: str) -> str:
+        """Write one; ``written``, or ``moot`` where the version is gone or a newer evaluation speaks for it."""
+        row = self.standing.ledger.evaluation(key)
+        version = self._subject(row) if row else None
+        if row is None or version is None or self._overruled(row, version):
+            log.info("projection moot", evaluation=key)
+            return "moot"
+        kept = self.standing.ledger.verdict(key)
+        if kept is None:
+            self._write_failure(row, version)
+        else:
+            self._write(row, version, *kept)
+        return "written"
+
+    def _subject(self, row: EvaluationRow) -> ModelVersion | None:
+        """The version the evaluation is about, unless it was deleted (and perhaps another made in its place)."""
+        asked = row.request.version
+        try:
+            now = self.registry.version(asked.name, asked.version)
+        except NotFound:
+            return None
+        return now if now.identity == asked.identity else None
+
+    def _overruled(self, row: EvaluationRow, version: ModelVersion) -> bool:
+        policy = self.standing.policy(version)
+        if policy is None or policy.digest == row.request.policy_digest:
+            return False
+        newer = self.standing.ledger.evaluation_of(version.identity, policy.digest)
+        return newer is not None and newer.outcome is not None
+
+    def _write(self, row: EvaluationRow, version: ModelVersion, verdict: Verdict, envelopes: Mapping[str, Any]) -> None:
+        evidence = self._evidence(row, verdict)
+        run_id = self._run(row, verdict, evidence, envelopes)
+        policy = self.standing.policy_of(row.request.policy_digest)
+        actions = plan(
+            verdict,
+            envelopes["summary"],
+            version,
+            policy,
+            run_id=run_id,
+            run_url=self.registry.run_url(run_id),
+            newer_approved=self._newer_approved(version, policy),
+        )
+        self.registry.apply(version, actions)
+        log.info("verdict written", evaluation=row.request.key, version=version.uri, outcome=verdict.outcome.value)
+
+    def _evidence(self, row: EvaluationRow, verdict: Verdict) -> Evidence:
+        """The evidence as it was judged: with the errors met on the way, or nothing but them."""
+        kept = self.standing.ledger.evidence(row.evidence_key) if row.evidence_key else None
+        nothing = Checkpoint(layout=Layout.UNKNOWN, files=())
+        evidence = kept or Evidence(key=row.request.key, candidate=nothing, lineage=Lineage())
+        return evidence.model_copy(update={"errors": verdict.errors})
+
+    def _run(self, row: EvaluationRow, verdict: Verdict, evidence: Evidence, envelopes: Mapping[str, Any]) -> str:
+        shown = pictures(evidence)
+        subject = f"{row.request.version.name} version {row.request.version.version}"
+        artifacts = {
+            "report.md": markdown(verdict, evidence, subject, tuple(shown)).encode(),
+            "evidence.json": evidence.model_dump_json(indent=2).encode(),
+            "verdict.json": verdict.model_dump_json(indent=2).encode(),
+            **{f"attestations/{name}.dsse.json": canonical_json(each) for name, each in envelopes.items()},
+            **shown,
+        }
+        return self._record(
+            row,
+            RunRecord(
+                key=row.request.key,
+                name=_run_name(row),
+                outcome=verdict.outcome.value,
+                at_ms=1000 * verdict.judged_at,
+                params=run_params(verdict, evidence),
+                metrics=run_metrics(evidence),
+                tags=_run_tags(row, verdict.outcome.value, verdict.reason),
+                artifacts=artifacts,
+            ),
+        )
+
+    def _write_failure(self, row: EvaluationRow, version: ModelVersion) -> None:
+        reason = row.reason or "the evaluation failed without saying why"
+        page = f"# No verdict on {text(version.uri)}\n\n{text(reason, 2000)}\n"
+        run_id = self._record(
+            row,
+            RunRecord(
+                key=row.request.key,
+                name=_run_name(row),
+                outcome="error",
+                at_ms=int(1000 * row.updated_at),
+                params={"policy": row.request.policy, "policy_digest": row.request.policy_digest},
+                tags=_run_tags(row, "error", reason),
+                artifacts={"report.md": page.encode()},
+            ),
+        )
+        policy = f"{row.request.policy}@{row.request.policy_digest[:12]}"
+        url = self.registry.run_url(run_id)
+        self.registry.apply(version, plan_failure(reason, policy, run_id=run_id, run_url=url))
+
+    def _record(self, row: EvaluationRow, record: RunRecord) -> str:
+        run_id = self.registry.write_run(record)
+        self.standing.ledger.note(row.request.key, self.clock(), run_id=run_id)
+        return run_id
+
+    def _newer_approved(self, version: ModelVersion, policy: Policy | None) -> bool:
+        """Whether a newer version with an approval in force holds the policy's alias already."""
+        if policy is None or policy.on_approved.alias is None:
+            return False
+        holder = self.registry.alias_of(version.name, policy.on_approved.alias)
+        if holder is None or int(holder) <= int(version.version):
+            return False
+        return self.standing.answer(self.registry.version(version.name, holder), self.clock()).allowed
+
+
+def _run_name(row: EvaluationRow) -> str:
+    return f"{row.request.version.name} v{row.request.version.version}"
+
+
+def _run_tags(row: EvaluationRow, outcome: str, reason: str) -> Mapping[str, str]:
+    version = row.request.version
+    return {
+        "gate.verdict": outcome,
+        "gate.subject": version.identity,
+        "gate.model": version.name,
+        "gate.version": version.version,
+        "mlflow.note.content": f"{outcome.replace('_', ' ')}: {reason}"[:5000],
+    }
