@@ -1,0 +1,201 @@
+"""The guarded store on real databases, in this process: configuration, rotation, dry run, tags."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import flask
+import pytest
+from approvals import a_key, an_attestation
+from databases import Postgres
+from mlflow.entities.model_registry import ModelVersionTag
+from mlflow.exceptions import MlflowException
+
+from gate.adapters.policy_files import DEFAULT, SHIPPED
+from gate.domain.checkpoint import version_identity
+from gate.registry_guard import GuardedWorkspaceStore, GuardMixin, guarded_store
+
+Store = Callable[..., GuardMixin]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"gate+sqlite:///{tmp_path_factory.mktemp('registry')}/registry.db"
+
+
+@pytest.fixture
+def store(database: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Makes a store on the module's database under the given settings."""
+
+    def make(**settings: object) -> GuardMixin:
+        for name, value in settings.items():
+            monkeypatch.setenv(f"GATE_{name.upper()}", str(value))
+        return guarded_store(database)
+
+    return make
+
+
+def register(store: GuardMixin, name: str, source: str = "s3://bucket/a", **tags: str) -> str:
+    """A version of a new registered model; its identity."""
+    store.create_registered_model(name)
+    tag_list = [ModelVersionTag(key.replace("_", "."), value) for key, value in tags.items()]
+    version = store.create_model_version(name, source, tags=tag_list)
+    return version_identity(name, str(version.version), version.creation_timestamp, source)
+
+
+def attest(store: GuardMixin, name: str, value: str) -> None:
+    store.set_model_version_tag(name, "1", ModelVersionTag("gate.attestation", value))
+
+
+def test_without_trusted_keys_nothing_is_promoted_and_the_refusal_names_the_setting(
+    store: Store, tmp_path: Path
+) -> None:
+    guarded, (private, _) = store(), a_key(tmp_path)
+    attest(guarded, "keyless", an_attestation(private, register(guarded, "keyless")))
+
+    with pytest.raises(MlflowException, match="set GATE_TRUSTED_KEYS_FILE") as refused:
+        guarded.set_registered_model_alias("keyless", "champion", "1")
+    assert refused.value.get_http_status_code() == 403
+
+
+@pytest.mark.parametrize(("name", "content"), [("absent", None), ("empty", b""), ("noise", b"not a key")])
+def test_with_an_unreadable_key_file_nothing_is_promoted(
+    store: Store, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    keys = tmp_path / "keys.pem"
+    if content is not None:
+        keys.write_bytes(content)
+    guarded = store(trusted_keys_file=keys)
+    register(guarded, name)
+
+    with pytest.raises(MlflowException, match=r"keys\.pem: expected") as refused:
+        guarded.set_registered_model_alias(name, "champion", "1")
+    assert refused.value.get_http_status_code() == 403
+
+
+def test_without_readable_policies_each_act_that_one_could_forbid_is_refused(store: Store, tmp_path: Path) -> None:
+    register(store(), "lawless")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("name: broken\nrulez: []\n")
+    guarded = store(policies=policy)
+
+    acts: list[Callable[[], object]] = [
+        lambda: guarded.set_registered_model_alias("lawless", "harmless", "1"),
+        lambda: guarded.transition_model_version_stage("lawless", "1", "Staging", False),
+        lambda: guarded.create_model_version("lawless", "s3://bucket/b"),
+        lambda: guarded.rename_registered_model("lawless", "other"),
+    ]
+    for act in acts:
+        with pytest.raises(MlflowException, match=r"fails closed.*rulez") as refused:
+            act()
+        assert refused.value.get_http_status_code() == 403
+    assert guarded.get_model_version("lawless", "1").source == "s3://bucket/a"
+
+
+def test_a_repaired_policy_and_a_rotated_key_hold_without_a_restart(store: Store, tmp_path: Path) -> None:
+    (old, old_public), (new, new_public) = a_key(tmp_path, "old"), a_key(tmp_path, "new")
+    keys = tmp_path / "keys.pem"
+    keys.write_bytes(old_public.read_bytes())
+    guarded = store(trusted_keys_file=keys)
+    identity = register(guarded, "rotated")
+    attest(guarded, "rotated", an_attestation(new, identity))
+    with pytest.raises(MlflowException, match="signature by a trusted key"):
+        guarded.set_registered_model_alias("rotated", "champion", "1")
+
+    keys.write_bytes(old_public.read_bytes() + new_public.read_bytes())
+    guarded.set_registered_model_alias("rotated", "champion", "1")
+
+    attest(guarded, "rotated", an_attestation(old, identity))
+    guarded.set_registered_model_alias("rotated", "production", "1")
+    keys.write_bytes(new_public.read_bytes())
+    with pytest.raises(MlflowException, match="signature by a trusted key"):
+        guarded.set_registered_model_alias("rotated", "approved", "1")
+
+
+def test_a_dry_run_policy_lets_pass_and_logs_what_it_would_refuse(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = store(policies=SHIPPED / "observe.yaml")
+    register(guarded, "watched")
+
+    with caplog.at_level(logging.WARNING, logger="basin_gate.guard"):
+        guarded.set_registered_model_alias("watched", "champion", "1")
+
+    assert guarded.get_model_version_by_alias("watched", "champion").aliases == ["champion"]
+    assert "would be refused: setting alias 'champion' on version '1' of 'watched'" in caplog.text
+
+
+def test_a_policy_guards_only_the_models_it_matches(store: Store, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(DEFAULT.read_text().replace('match: "true"', "match: version.name.startsWith('llm-')"))
+    guarded = store(policies=policy)
+    register(guarded, "llm-guarded")
+    register(guarded, "sklearn-free")
+
+    guarded.set_registered_model_alias("sklearn-free", "champion", "1")
+    with pytest.raises(MlflowException, match="no key"):
+        guarded.set_registered_model_alias("llm-guarded", "champion", "1")
+    with pytest.raises(MlflowException, match="champion, protected by policy default"):
+        guarded.rename_registered_model("sklearn-free", "llm-smuggled")
+
+
+def test_an_approval_under_an_earlier_text_of_the_policy_counts_unless_told_otherwise(
+    store: Store, tmp_path: Path
+) -> None:
+    private, public = a_key(tmp_path)
+    guarded = store(trusted_keys_file=public)
+    attest(guarded, "older", an_attestation(private, register(guarded, "older"), policy_digest="e" * 64))
+    guarded.set_registered_model_alias("older", "champion", "1")
+
+    strict = store(guard_current_policy_only=True)
+    with pytest.raises(MlflowException, match="earlier text of policy default"):
+        strict.set_registered_model_alias("older", "production", "1")
+
+
+def test_result_tags_given_at_registration_are_dropped_and_the_owners_are_kept(store: Store) -> None:
+    guarded = store()
+    register(guarded, "self-praise", gate_verdict="approved", gate_base="models:/base/1", team="nlp")
+
+    assert guarded.get_model_version("self-praise", "1").tags == {"gate.base": "models:/base/1", "team": "nlp"}
+
+
+def test_only_named_users_write_the_gates_tags(store: Store) -> None:
+    guarded = store(guard_tag_writers="gatebot, deputy")
+    register(guarded, "tagged")
+    verdict, base = ModelVersionTag("gate.verdict", "approved"), ModelVersionTag("gate.base", "models:/base/1")
+    app = flask.Flask("mlflow")
+
+    with app.test_request_context():
+        flask.g.mlflow_authenticated_user = "mallory"
+        guarded.set_model_version_tag("tagged", "1", base)
+        with pytest.raises(MlflowException, match="written by deputy, gatebot only"):
+            guarded.set_model_version_tag("tagged", "1", verdict)
+        with pytest.raises(MlflowException, match="is refused"):
+            guarded.delete_model_version_tag("tagged", "1", "gate.attestation")
+    with app.test_request_context():
+        flask.g.mlflow_authenticated_user = "gatebot"
+        guarded.set_model_version_tag("tagged", "1", verdict)
+
+    assert guarded.get_model_version("tagged", "1").tags == {"gate.verdict": "approved", "gate.base": "models:/base/1"}
+
+
+def test_on_postgres_an_alias_is_refused_and_after_an_approval_granted(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    private, public = a_key(tmp_path)
+    monkeypatch.setenv("GATE_TRUSTED_KEYS_FILE", str(public))
+    guarded = guarded_store(f"gate+{postgres.empty_database()}")
+    identity = register(guarded, "on-postgres")
+    with pytest.raises(MlflowException, match="no verdict yet"):
+        guarded.set_registered_model_alias("on-postgres", "Champion", "1")
+
+    attest(guarded, "on-postgres", an_attestation(private, identity))
+    guarded.set_registered_model_alias("on-postgres", "champion", "1")
+
+    assert guarded.get_model_version_by_alias("on-postgres", "champion").aliases == ["champion"]
+
+
+def test_with_workspaces_on_the_workspace_store_is_guarded(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+
+    assert isinstance(guarded_store(database), GuardedWorkspaceStore)
