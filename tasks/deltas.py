@@ -112,6 +112,7 @@ class LoraDelta:
     adapter: SafetensorsFile
     low_rank: Mapping[str, Factors]
     replaced: Mapping[str, str]
+    _last: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def open(
@@ -166,9 +167,13 @@ class LoraDelta:
 
     def factors(self, name: str) -> tuple[Tensor, Tensor, float]:
         """A, B (float32) and s such that the tensor changes by s·B·A in the base's own orientation."""
-        factors = self.low_rank[name]
-        A, B = (self.adapter.tensor(key).float() for key in (factors.a, factors.b))
-        return (B.T, A.T, factors.scale) if factors.transposed else (A, B, factors.scale)
+        if name not in self._last:
+            # Runs of one tensor follow each other: keeping one pair is enough, keeping all would be a copy.
+            self._last.clear()
+            factors = self.low_rank[name]
+            A, B = (self.adapter.tensor(key).float() for key in (factors.a, factors.b))
+            self._last[name] = (B.T, A.T, factors.scale) if factors.transposed else (A, B, factors.scale)
+        return self._last[name]
 
     def close(self) -> None:
         """Closes the adapter's file (the base stays open)."""

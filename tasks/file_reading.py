@@ -74,6 +74,7 @@ class DigestingReader:
         self._hashed = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sha256")
         self._pending: Future[None] | None = None
+        self.closed = False
 
     def read(self, start: int, count: int) -> bytearray:
         """Exactly ``count`` bytes from ``start``."""
@@ -93,6 +94,7 @@ class DigestingReader:
 
     def close(self) -> None:
         """Closes the file and its thread; may be called again."""
+        self.closed = True
         self._thread.shutdown(wait=True)
         self._plain.close()
 

@@ -24,7 +24,9 @@ INDEX = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-MAX_DOCUMENT = 16 << 20
+MAX_JSON = 16 << 20
+MAX_YAML = 1 << 20
+"""Largest documents parsed, in bytes; YAML takes a minute for what JSON takes a second for."""
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -237,8 +239,9 @@ def _document(path: Path | None, parse: Callable[[bytes], Any], defects: _Defect
 def read_object(path: Path, parse: Callable[[bytes], Any] = json.loads) -> Mapping[str, Any]:
     """A JSON or YAML file that must hold an object; InvalidInput says what it holds instead."""
     advice = "write the file again and register a new version"
-    if path.stat().st_size > MAX_DOCUMENT:
-        raise InvalidInput(f"{path.name}: expected at most {MAX_DOCUMENT:,} bytes, found more; {advice}")
+    limit = MAX_JSON if parse is json.loads else MAX_YAML
+    if path.stat().st_size > limit:
+        raise InvalidInput(f"{path.name}: expected at most {limit:,} bytes, found more; {advice}")
     try:
         parsed = parse(path.read_bytes())
     except (ValueError, RecursionError, yaml.YAMLError) as error:

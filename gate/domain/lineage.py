@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from gate.domain.checkpoint import Base, Frozen, Lineage
 
-BASE_TAG = "base_model"
-"""The tag on a version or a registered model that names its base; an owner's own word goes before all others (`gate.*` is the gate's)."""
+BASE_TAG = "gate.base"
+"""The tag on a version or a registered model that names its base; an owner's own word goes before all others."""
 
 RUN_KEYS = ("base_model", "base_model_name_or_path", "model_name_or_path")
 """Parameters of a training run that name what it started from."""
