@@ -49,10 +49,15 @@ def clopper_pearson(k: int, n: int, alpha: float) -> Interval:
 
 
 def betting_interval(xs: Iterable[float], alpha: float) -> Interval:
-    """The interval of the mean of independent numbers in [0, 1]; also valid if ``xs`` stopped when it pleased."""
+    """The interval of the mean of independent numbers in [0, 1], their count fixed beforehand, in any order."""
     sequence = MeanSequence(alpha)
     sequence.feed(xs)
-    return sequence.interval()
+    return sequence.interval_now()
+
+
+def paired_interval(differences: Iterable[float], alpha: float) -> Interval:
+    """The interval of the mean of independent differences in [−1, 1], their count fixed beforehand, in any order."""
+    return _differences(betting_interval([(float(d) + 1) / 2 for d in differences], alpha))
 
 
 def mean_interval(scores: Sequence[float] | Reals, alpha: float) -> Interval:
@@ -117,9 +122,21 @@ class MeanSequence:
             self._take(float(x))
 
     def interval(self) -> Interval:
-        """The running intersection of all intervals so far; its value is the mean, moved inside if need be."""
-        value = min(max(self._sum / self.n if self.n else 0.5, self._lower), self._upper)
-        return Interval(value, min(self._lower, value), max(self._upper, value), self.alpha, self.n, "betting")
+        """The running intersection of all intervals so far; its value is the mean, moved inside if need be.
+
+        Needs the observations in random order.
+        """
+        value = min(max(self._mean, self._lower), self._upper)
+        return Interval(value, min(self._lower, value), max(self._upper, value), self.alpha, self.n, "betting sequence")
+
+    def interval_now(self) -> Interval:
+        """The interval of this moment's stakes alone: right for a number of observations fixed beforehand."""
+        lower, upper = self._bounds()
+        return Interval(self._mean, lower, upper, self.alpha, self.n, "betting")
+
+    @property
+    def _mean(self) -> float:
+        return self._sum / self.n if self.n else 0.5
 
     def _take(self, x: float) -> None:
         if not 0 <= x <= 1:
@@ -129,12 +146,16 @@ class MeanSequence:
         with np.errstate(over="ignore", under="ignore"):
             self._larger *= 1 - f + f * (x / m)
             self._smaller *= 1 - f + f * ((1 - x) / (1 - m))
-            too_small = m[self._weights @ self._larger >= 2 / self.alpha]
-            too_large = m[self._weights @ self._smaller >= 2 / self.alpha]
-        self._lower = max(self._lower, float(too_small.max(initial=0.0)))
-        self._upper = min(self._upper, float(too_large.min(initial=1.0)))
         self.n += 1
         self._sum += x
+        lower, upper = self._bounds()
+        self._lower, self._upper = max(self._lower, lower), min(self._upper, upper)
+
+    def _bounds(self) -> tuple[float, float]:
+        with np.errstate(over="ignore", under="ignore"):
+            too_small = self._means[self._weights @ self._larger >= 2 / self.alpha]
+            too_large = self._means[self._weights @ self._smaller >= 2 / self.alpha]
+        return float(too_small.max(initial=0.0)), float(too_large.min(initial=1.0))
 
 
 class PairedSequence:
@@ -161,9 +182,7 @@ class PairedSequence:
 
     def interval(self) -> Interval:
         """The interval of the mean difference; bounds are multiples of 0.002."""
-        half = self._halves.interval()
-        value, lower, upper = (round(2 * x - 1, 9) for x in (half.value, half.lower or 0.0, half.upper or 0.0))
-        return Interval(value, lower, upper, half.alpha, half.n, "paired betting")
+        return _differences(self._halves.interval())
 
     def decided(self, margin: float) -> Literal["retained", "lost"] | None:
         """``retained`` when the whole interval is above −margin, ``lost`` when all is below, else ``None``."""
@@ -184,3 +203,10 @@ class PairedSequence:
         sequence = cls(float(state["alpha"]))
         sequence.feed(state["differences"])
         return sequence
+
+
+def _differences(half: Interval) -> Interval:
+    """The interval of x as that of 2x − 1; rounded, so that a bound on the grid equals the margin it stands for."""
+    value, lower, upper = (None if x is None else round(2 * x - 1, 9) for x in (half.value, half.lower, half.upper))
+    assert value is not None
+    return Interval(value, lower, upper, half.alpha, half.n, f"paired {half.method}")

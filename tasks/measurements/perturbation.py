@@ -137,7 +137,7 @@ def normals(seed: int, tensor_name: str, draw: int, shape: Sequence[int]) -> Ten
 
 def write_weights(model: nn.Module, source: WeightSource) -> None:
     """Sets the model's weights to the source's, casting once; a tied tensor is written once."""
-    for name, target in _targets(model, source):
+    for name, target in named_targets(model, source):
         value = source.tensor(name)
         _same_shape(name, target, value)
         target.data.copy_(value)
@@ -149,7 +149,7 @@ def perturb(model: nn.Module, base: WeightSource, sigma: float, seed: int, draw:
     ``sigma`` is the root mean square move per weight, in weight units.
     """
     squared, unchanged, parameters = 0.0, 0, 0
-    for name, target in _targets(model, base):
+    for name, target in named_targets(model, base):
         pristine = base.tensor(name)
         _same_shape(name, target, pristine)
         if not (isinstance(target, nn.Parameter) and target.is_floating_point()):
@@ -172,25 +172,8 @@ def along(model: nn.Module, base: WeightSource, delta: DeltaSource, t: float) ->
     write_weights(model, Moved(base, delta, t))
 
 
-def weight_norm(source: WeightSource) -> float:
-    """‖θ‖ over the source's tensors; give it a source that names tied tensors once."""
-    return math.sqrt(
-        math.fsum(float(torch.linalg.vector_norm(source.tensor(n), dtype=torch.float64)) ** 2 for n in source.names())
-    )
-
-
-def _blocks(seed: int, tensor_name: str, draw: int, length: int) -> Iterator[tuple[int, Tensor]]:
-    key = hashlib.sha256(f"{seed}\0{draw}\0{tensor_name}".encode()).digest()[:16]
-    for number, start in enumerate(range(0, length, BLOCK)):
-        # The counter's top word is the block: blocks never overlap and need no skipping to reach. Torch's own
-        # CPU generator is not used because it reads only 32 bits of a seed.
-        bits = np.random.Philox(key=int.from_bytes(key, "little"), counter=[0, 0, 0, number])
-        size = min(BLOCK, length - start)
-        yield start, torch.from_numpy(np.random.Generator(bits).standard_normal(size, dtype=np.float32))
-
-
-def _targets(model: nn.Module, source: WeightSource) -> Iterator[tuple[str, Tensor]]:
-    """The source's names with the model's tensors they mean, each tensor once; refuses names that do not fit."""
+def named_targets(model: nn.Module, source: WeightSource) -> Iterator[tuple[str, Tensor]]:
+    """The source's names with the model's own tensors they mean, each tensor once; refuses names that do not fit."""
     state = model.state_dict(keep_vars=True)
     given = list(source.names())
     unknown = [name for name in given if name not in state]
@@ -207,6 +190,28 @@ def _targets(model: nn.Module, source: WeightSource) -> Iterator[tuple[str, Tens
         if id(target) not in done:
             done.add(id(target))
             yield name, target
+
+
+def weight_norm(source: WeightSource) -> float:
+    """‖θ‖ over the source's tensors; give it a source that names tied tensors once."""
+    return math.sqrt(
+        math.fsum(float(torch.linalg.vector_norm(source.tensor(n), dtype=torch.float64)) ** 2 for n in source.names())
+    )
+
+
+def subseed(seed: int, purpose: str) -> int:
+    """Another seed for each purpose, so that no two uses of one seed share their noise."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{purpose}".encode()).digest()[:8], "little")
+
+
+def _blocks(seed: int, tensor_name: str, draw: int, length: int) -> Iterator[tuple[int, Tensor]]:
+    key = hashlib.sha256(f"{seed}\0{draw}\0{tensor_name}".encode()).digest()[:16]
+    for number, start in enumerate(range(0, length, BLOCK)):
+        # The counter's top word is the block: blocks never overlap and need no skipping to reach. Torch's own
+        # CPU generator is not used because it reads only 32 bits of a seed.
+        bits = np.random.Philox(key=int.from_bytes(key, "little"), counter=[0, 0, 0, number])
+        size = min(BLOCK, length - start)
+        yield start, torch.from_numpy(np.random.Generator(bits).standard_normal(size, dtype=np.float32))
 
 
 def _canonical(model: nn.Module, target: Tensor) -> str:

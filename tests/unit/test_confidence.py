@@ -12,6 +12,7 @@ from tasks.measurements.confidence import (
     betting_interval,
     clopper_pearson,
     mean_interval,
+    paired_interval,
     student_interval,
 )
 
@@ -48,9 +49,11 @@ def test_impossible_counts_are_refused() -> None:
         clopper_pearson(3, 2, 0.05)
 
 
-def test_the_betting_interval_is_what_no_naive_bettor_rejects() -> None:
+def test_the_sequence_keeps_what_no_naive_bettor_ever_rejected() -> None:
     xs = np.random.default_rng(0).beta(8, 3, size=60).tolist()
-    found = betting_interval(xs, 0.05)
+    sequence = MeanSequence(0.05)
+    sequence.feed(xs)
+    found = sequence.interval()
     assert found.lower < found.value < found.upper
     assert found.value == pytest.approx(np.mean(xs))
     for m in (0.3, 0.5, found.lower):
@@ -84,10 +87,26 @@ def test_the_sequence_covers_at_every_time_at_once(mean: float) -> None:
     rng, alpha, repeats = np.random.default_rng(2), 0.2, 300
     missed = 0
     for _ in range(repeats):
-        found = betting_interval((rng.random(120) < mean).astype(float), alpha)
+        sequence = MeanSequence(alpha)
+        sequence.feed((rng.random(120) < mean).astype(float))
+        found = sequence.interval()
         # The running intersection ends outside the truth exactly if any time before missed it.
         missed += not found.lower <= mean <= found.upper
     assert missed / repeats <= alpha
+
+
+def test_a_fixed_number_of_items_may_come_in_any_order() -> None:
+    xs = np.sort(np.random.default_rng(7).random(80))
+    ascending, descending = betting_interval(xs, 0.05), betting_interval(xs[::-1], 0.05)
+    assert (ascending.lower, ascending.upper) == (descending.lower, descending.upper)
+    assert ascending.lower < ascending.value < ascending.upper
+
+
+def test_paired_differences_have_the_interval_of_their_halves() -> None:
+    differences = np.random.default_rng(8).uniform(-1, 0.5, size=50)
+    found, half = paired_interval(differences, 0.05), betting_interval((differences + 1) / 2, 0.05)
+    assert (found.lower, found.upper) == (pytest.approx(2 * half.lower - 1), pytest.approx(2 * half.upper - 1))
+    assert found.value == pytest.approx(differences.mean())
 
 
 def test_numbers_outside_the_unit_interval_are_refused() -> None:

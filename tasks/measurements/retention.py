@@ -1,0 +1,96 @@
+"""Whether the candidate still has what the base had, item by item, with as few items as that takes.
+
+The decision measurement of the gate: everything else explains it. Candidate and base are compared on the same
+items in a random order that the seed fixes, and the comparison stops as soon as the margin is decided; its interval
+holds at whatever item it stopped.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tasks.measurements.basin import curve_point
+from tasks.measurements.benchmark import ScoreItems, Scores
+from tasks.measurements.confidence import Interval, MeanSequence, PairedSequence
+from tasks.measurements.crossing import CurvePoint
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """A capability compared: the candidate's score, its difference to the base, and on which items.
+
+    ``decision`` is ``None`` where the items ran out first; ``outcomes`` belong to ``items``, in that order.
+    """
+
+    score: Interval
+    difference: Interval
+    decision: Literal["retained", "lost"] | None
+    items: tuple[int, ...]
+    outcomes: tuple[float, ...]
+
+
+def item_order(count: int, seed: int, capability: str) -> tuple[int, ...]:
+    """A random order of a capability's items that depends on the arguments alone.
+
+    >>> sorted(item_order(4, 7, "math"))
+    [0, 1, 2, 3]
+    """
+    key = hashlib.sha256(f"{seed}\0{capability}".encode()).digest()
+    shuffled = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little"))).permutation(count)
+    return tuple(int(i) for i in shuffled)
+
+
+def measure_retention(
+    score: ScoreItems,
+    base_outcomes: Sequence[float] | Scores,
+    *,
+    capability: str,
+    margin: float,
+    alpha: float,
+    seed: int,
+    batch: int = 32,
+    stop_when_decided: bool = True,
+    progress: Callable[[int], object] | None = None,
+) -> Retention:
+    """Compares the weights that ``score`` sees with the base, whose outcomes are those of all items in item order.
+
+    ``alpha`` is for each interval. ``progress`` hears after each batch how many items were used.
+    """
+    base = np.asarray(base_outcomes, dtype=np.float64)
+    order = item_order(base.size, seed, capability)
+    own, paired, outcomes = MeanSequence(alpha), PairedSequence(alpha), list[float]()
+    for start in range(0, len(order), batch):
+        items = order[start : start + batch]
+        found = score(items)
+        own.feed(found)
+        paired.feed(found - base[list(items)])
+        outcomes += found.tolist()
+        if progress is not None:
+            progress(len(outcomes))
+        if stop_when_decided and paired.decided(margin) is not None:
+            break
+    return Retention(own.interval(), paired.interval(), paired.decided(margin), order[: len(outcomes)], tuple(outcomes))
+
+
+def random_control(
+    place: Callable[[int], object],
+    score: ScoreItems,
+    base_outcomes: Sequence[float] | Scores,
+    *,
+    items: Sequence[int],
+    draws: int,
+    alpha: float,
+) -> CurvePoint:
+    """The same difference under random directions of the candidate's own norm, the draw being the unit.
+
+    ``place(draw)`` sets the weights to the base plus the draw's direction (``random_like``). What the candidate loses
+    and this does not is owed to where it moved, not to how far.
+    """
+    outcomes = []
+    for draw in range(draws):
+        place(draw)
+        outcomes.append(score(items))
+    return curve_point(1.0, outcomes, np.asarray(base_outcomes, dtype=np.float64)[list(items)], alpha)

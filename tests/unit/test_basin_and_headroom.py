@@ -1,0 +1,256 @@
+"""Basin, retention, control and headroom on models whose answers are known on paper."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from tasks.measurements.basin import basin_sigma, curve_point, least_error, noise_curves, noise_items
+from tasks.measurements.confidence import Interval
+from tasks.measurements.crossing import CurvePoint, crossing
+from tasks.measurements.headroom import headroom, line_curves
+from tasks.measurements.perturbation import normals
+from tasks.measurements.retention import item_order, measure_retention, random_control
+
+SCALES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6)
+
+
+class HalfSpaces:
+    """Item i is answered as long as wᵢ·(θ − θ₀) ≥ −b, wᵢ of length one: under N(0, σ²) noise with chance Φ(b/σ)."""
+
+    def __init__(self, items: int = 200, size: int = 300, b: float = 1.0) -> None:
+        w = normals(0, "w", 0, [items, size])
+        self.w, self.b, self.theta, self.scored = w / w.norm(dim=1, keepdim=True), b, torch.zeros(size), 0
+
+    def perturb(self, sigma: float, draw: int) -> None:
+        self.theta = sigma * normals(1, "theta", draw, [self.theta.numel()])
+
+    def score(self, items: list[int]) -> np.ndarray:
+        self.scored += len(items)
+        return (self.w[list(items)] @ self.theta >= -self.b).double().numpy()
+
+
+def basin_of(model: HalfSpaces, tolerance: float, draws: int = 8) -> Interval:
+    items = range(model.w.shape[0])
+    curves = noise_curves(
+        model.perturb,
+        {"c": model.score},
+        {"c": items},
+        {"c": np.ones(len(items))},
+        scales=SCALES,
+        draws=draws,
+        alpha=0.05,
+    )
+    return basin_sigma(curves["c"], 1.0, tolerance)
+
+
+@pytest.mark.parametrize("tolerance", [0.05, 0.1, 0.2])
+def test_the_basins_edge_is_where_normal_tails_say(tolerance: float) -> None:
+    found = basin_of(HalfSpaces(), tolerance)
+    edge = 1.0 / stats.norm.ppf(1 - tolerance)
+    assert found.lower <= edge <= found.upper
+    assert found.value == pytest.approx(edge, rel=0.15)
+
+
+def test_a_basin_twice_as_wide_has_twice_the_sigma() -> None:
+    narrow, wide = basin_of(HalfSpaces(b=0.5), 0.1), basin_of(HalfSpaces(b=1.0), 0.1)
+    assert wide.value == pytest.approx(2 * narrow.value, rel=0.15)
+
+
+def test_a_basin_beyond_the_grid_has_no_upper_bound() -> None:
+    found = basin_of(HalfSpaces(b=50.0), 0.1)
+    assert (found.value, found.lower, found.upper) == (1.6, 1.6, None)
+
+
+def test_a_base_that_cannot_lose_the_tolerance_has_no_basin() -> None:
+    point = curve_point(0.1, [np.zeros(20), np.zeros(20)], np.zeros(20), 0.05)
+    assert basin_sigma([point], 0.08, 0.1) is None
+    assert basin_sigma([], 1.0, 0.1) is None
+
+
+def test_a_capability_that_is_gone_is_not_scored_further() -> None:
+    model = HalfSpaces(items=50, b=1.0)
+    tiny = HalfSpaces(items=50, b=-2.0)
+    tiny.perturb = model.perturb
+    items = range(50)
+    curves = noise_curves(
+        model.perturb,
+        {"kept": model.score, "gone": lambda chosen: np.zeros(len(chosen))},
+        {"kept": items, "gone": items},
+        {"kept": np.ones(50), "gone": np.ones(50)},
+        scales=SCALES,
+        draws=3,
+        alpha=0.05,
+    )
+    assert len(curves["kept"]) == len(SCALES)
+    assert [p.at for p in curves["gone"]] == [0.2, 0.4]
+    assert basin_sigma(curves["gone"], 1.0, 0.1).upper == 0.2
+
+
+def test_the_interval_over_draws_covers_the_expected_score() -> None:
+    items, missed = 40, 0
+    for repeat in range(200):
+        model, outcomes = HalfSpaces(items=items), []
+        for draw in range(6):
+            model.perturb(0.8, 10 * repeat + draw)
+            outcomes.append(model.score(range(items)))
+        point = curve_point(0.8, outcomes, np.ones(items), 0.1)
+        missed += not point.score.lower <= stats.norm.cdf(1 / 0.8) <= point.score.upper
+    assert missed / 200 <= 0.13
+
+
+def test_draws_without_a_single_failure_still_leave_doubt() -> None:
+    point = curve_point(0.1, [np.ones(24)] * 6, np.ones(24), 0.05)
+    assert point.score.upper == 1.0
+    assert 0.95 < point.score.lower < 0.99
+    assert least_error([1.0] * 6, 24) == pytest.approx((145 / 146 * (1 / 146) / 146) ** 0.5)
+
+
+def test_curve_items_are_a_seeded_sample_in_item_order() -> None:
+    order = item_order(100, 3, "math")
+    assert noise_items(100, 10, order) == tuple(sorted(order[:10]))
+    assert len(noise_items(5, 10, item_order(5, 3, "math"))) == 5
+
+
+def point(at: float, value: float, reach: float = 0.01) -> CurvePoint:
+    of = Interval(value, value - reach, value + reach, 0.05, 8, "given")
+    return CurvePoint(at, of, of)
+
+
+def test_a_crossing_is_interpolated_between_its_neighbours() -> None:
+    found = crossing([point(1, 0.0), point(2, -0.05), point(3, -0.25)], 0.1)
+    assert (found.value, found.lower, found.upper) == (2.25, 2, 3)
+
+
+def test_a_curve_that_comes_back_is_left_at_the_first_crossing() -> None:
+    found = crossing([point(1, 0.0), point(2, -0.3), point(3, 0.0), point(4, -0.3)], 0.1)
+    assert found.value == pytest.approx(1 + 1 / 3)
+    assert (found.lower, found.upper) == (1, 4)
+
+
+def test_doubt_about_the_first_point_leaves_the_start_as_bound() -> None:
+    assert crossing([point(1, -0.05, reach=0.2), point(2, 0.0)], 0.1).lower == 0.0
+
+
+def test_positions_out_of_order_are_refused() -> None:
+    for positions in ((2, 1), (1, 1), (0, 1), ()):
+        with pytest.raises(ValueError, match="increasing order"):
+            crossing([point(at, 0.0) for at in positions], 0.1)
+
+
+class Line:
+    """Item i of 200 is lost beyond t = i/100 + 1: the score falls by 0.5 per update length after the candidate."""
+
+    def __init__(self) -> None:
+        self.t, self.placed = 0.0, []
+
+    def place(self, t: float) -> None:
+        self.t = t
+        self.placed.append(t)
+
+    def score(self, items: list[int]) -> np.ndarray:
+        return np.array([float(self.t <= 1 + i / 100) for i in items])
+
+
+def test_headroom_is_where_the_line_leaves_the_margin() -> None:
+    line = Line()
+    curves = line_curves(
+        line.place, {"c": line.score}, {"c": range(200)}, {"c": np.ones(200)}, points=(1.1, 1.3, 1.5, 2.0), alpha=0.05
+    )
+    found = headroom(curves["c"], 0.2)
+    assert found.value == pytest.approx(0.4, abs=0.02)
+    assert found.lower <= 0.4 <= found.upper
+    assert line.placed == [1.0, 1.1, 1.3, 1.5, 2.0]
+
+
+def test_a_candidate_that_is_lost_already_has_negative_headroom() -> None:
+    curves = line_curves(
+        lambda t: None,
+        {"c": lambda items: np.zeros(len(items))},
+        {"c": range(60)},
+        {"c": np.ones(60)},
+        points=(2.0,),
+        alpha=0.05,
+    )
+    found = headroom(curves["c"], 0.1)
+    assert (found.value, found.lower, found.upper) == (pytest.approx(-0.9), -1.0, 0.0)
+
+
+def test_known_outcomes_of_the_candidate_are_not_measured_again() -> None:
+    line = Line()
+    line_curves(
+        line.place,
+        {"c": line.score},
+        {"c": range(10)},
+        {"c": np.ones(10)},
+        points=(1.0, 2.0),
+        alpha=0.05,
+        known={"c": np.ones(10)},
+    )
+    assert line.placed == [2.0]
+
+
+def test_equal_models_are_found_equal_before_the_items_run_out() -> None:
+    base = np.random.default_rng(0).integers(0, 2, size=200).astype(float)
+    seen: list[int] = []
+    found = measure_retention(
+        lambda items: base[list(items)],
+        base,
+        capability="c",
+        margin=0.1,
+        alpha=0.01,
+        seed=1,
+        batch=16,
+        progress=seen.append,
+    )
+    assert (found.decision, len(found.items), found.difference.value) == ("retained", 64, 0.0)
+    assert seen == [16, 32, 48, 64]
+    assert found.difference.lower >= -0.1
+    assert found.items == item_order(200, 1, "c")[:64]
+    assert found.outcomes == tuple(base[list(found.items)])
+
+
+def test_a_lost_capability_is_found_in_the_first_batch() -> None:
+    found = measure_retention(
+        lambda items: np.zeros(len(items)), np.ones(100), capability="c", margin=0.1, alpha=0.01, seed=1
+    )
+    assert (found.decision, len(found.items), found.difference.value) == ("lost", 32, -1.0)
+    assert found.score.upper < 0.3
+
+
+def test_all_items_are_used_where_nothing_is_decided_or_stopping_is_off() -> None:
+    half = measure_retention(
+        lambda items: np.array([float(i % 8 > 0) for i in items]),
+        np.ones(96),
+        capability="c",
+        margin=0.12,
+        alpha=0.01,
+        seed=1,
+    )
+    assert (half.decision, len(half.items)) == (None, 96)
+    whole = measure_retention(
+        lambda items: np.ones(len(items)),
+        np.ones(96),
+        capability="c",
+        margin=0.1,
+        alpha=0.05,
+        seed=1,
+        stop_when_decided=False,
+    )
+    assert (whole.decision, len(whole.items)) == ("retained", 96)
+
+
+def test_the_order_of_items_depends_on_seed_and_capability() -> None:
+    orders = {item_order(50, 1, "math"), item_order(50, 2, "math"), item_order(50, 1, "code")}
+    assert len(orders) == 3
+    assert item_order(50, 1, "math") in orders
+
+
+def test_the_random_control_has_the_draw_as_its_unit() -> None:
+    placed: list[int] = []
+    found = random_control(
+        placed.append, lambda items: np.ones(len(items)), np.ones(40), items=range(20), draws=4, alpha=0.05
+    )
+    assert placed == [0, 1, 2, 3]
+    assert (found.difference.value, found.difference.n) == (0.0, 4)
+    assert found.difference.lower < 0 <= found.difference.upper
