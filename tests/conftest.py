@@ -20,7 +20,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One real PostgreSQL server for the session; each test asks it for a database of its own."""
+    """One real PostgreSQL server for the session; each test asks it for a schema of its own."""
     server = Postgres()
     yield server
     server.stop()

@@ -1,4 +1,4 @@
-"""Empty databases for tests: a SQLite file, and databases of one real PostgreSQL server."""
+"""Empty databases for tests: a SQLite file, and schemas of one real PostgreSQL server."""
 
 import itertools
 import shutil
@@ -21,13 +21,13 @@ class Postgres:
         self._numbers = itertools.count()
 
     def empty_database(self) -> str:
-        """The URL of a new database without tables."""
+        """The URL of a schema without tables; much quicker to make and to shut down than a database."""
         name = f"ledger_{next(self._numbers)}"
-        engine = sa.create_engine(self._url, isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        engine = sa.create_engine(self._url)
+        with engine.begin() as connection:
+            connection.execute(sa.schema.CreateSchema(name))
         engine.dispose()
-        return self._url.set(database=name).render_as_string(hide_password=False)
+        return self._url.update_query_dict({"options": f"-csearch_path={name}"}).render_as_string(hide_password=False)
 
     def stop(self) -> None:
         """Ends the server and removes its folder."""

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_outbox
 from gate.adapters.database import insert_new
-from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job, outbox
+from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import INSPECT, JUDGE, MEASURE
 from gate.ports import EvaluationRow
@@ -59,7 +59,7 @@ def close(c: sa.Connection, key: str, outcome: str, reason: str, now: float) -> 
 def project_again(c: sa.Connection, now: float) -> int:
     """Asks for each ended evaluation to be projected that was not and has no outstanding request."""
     unseen = sa.select(evaluation.c.key).where(evaluation.c.outcome.is_not(None), evaluation.c.projected_at.is_(None))
-    asked = sa.select(outbox.c.subject).where(outbox.c.kind == ledger_outbox.PROJECT, outbox.c.done_at.is_(None))
+    asked = ledger_outbox.outstanding_subjects(ledger_outbox.PROJECT)
     keys = c.execute(unseen.where(evaluation.c.key.not_in(asked))).scalars().all()
     for key in keys:
         ledger_outbox.project(c, key, now)

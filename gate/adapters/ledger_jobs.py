@@ -19,19 +19,13 @@ from gate.ports import Claim, JobRequest
 ACTOR = "ledger"
 
 
-def enqueue(c: sa.Connection, request: JobRequest, now: float, replacing: str | None = None) -> None:
-    """Makes sure a job is there. One that failed is tried anew, one that waits for ``replacing`` is asked anew."""
-    waits = request.waits_for is not None and not _has_ended(c, request.waits_for)
-    asked = {
-        "payload": dict(request.payload),
-        "state": WAITING if waits else QUEUED,
-        "waits_for": request.waits_for,
-        "not_before": now,
-        "queued_at": now,
-    }
-    asked_now = _insert(c, request, asked, now) or _ask_anew(c, request.key, asked, replacing)
-    if asked_now and not waits:
-        ledger_outbox.ring(c, request.key, request.kind, request.queue, now)
+def enqueue(c: sa.Connection, requests: Sequence[JobRequest], now: float, replacing: str | None = None) -> None:
+    """Makes sure each job is there. One that failed is tried anew, one that waits for ``replacing`` is asked anew."""
+    # What is waited for is locked before what waits, here as everywhere: transactions that meet do not deadlock.
+    needed = {request.waits_for for request in requests} - {None}
+    c.execute(sa.select(job.c.key).where(job.c.key.in_(needed)).order_by(job.c.key).with_for_update()).all()
+    for request in requests:
+        _enqueue(c, request, now, replacing)
 
 
 def claim(c: sa.Connection, key: str, owner: str, lease_s: float, now: float) -> Claim | None:
@@ -76,8 +70,7 @@ def end(
     """Ends a job for good and lets the jobs that waited for it go on, whichever way it ended."""
     kept = None if result is None else dict(result)
     _change(c, claim, {"state": state, "ended_at": now, "lease_until": None, "result": kept, "error": error})
-    for request in then:
-        enqueue(c, request, now, replacing=claim.key)
+    enqueue(c, then, now, replacing=claim.key)
     _let_go_on(c, now, job.c.waits_for == claim.key)
     if state == FAILED:
         if claim.kind == JUDGE:
@@ -89,12 +82,13 @@ def wait(c: sa.Connection, claim: Claim, needs: JobRequest, now: float) -> None:
     """Lets go of a job until another has ended; goes on at once where it already has."""
     if needs.key == claim.key:
         raise InvalidInput(f"job {claim.key}: expected to wait for another job, found itself; name the one it needs")
+    needed_has_ended = _has_ended(c, needs.key)
     _change(c, claim, {"state": WAITING, "waits_for": needs.key, "lease_until": None, "queued_at": now})
-    if _has_ended(c, needs.key):
+    if needed_has_ended:
         # Counted as an attempt: a job that keeps waiting for what has already ended must come to an end too.
         _let_go_on(c, now, job.c.key == claim.key)
         return
-    enqueue(c, needs, now)
+    enqueue(c, [needs], now)
     c.execute(sa.update(job).where(job.c.key == claim.key).values(attempts=job.c.attempts - 1))
 
 
@@ -157,6 +151,20 @@ def expired_leases(c: sa.Connection, now: float) -> int:
     return c.execute(query).scalar_one()
 
 
+def _enqueue(c: sa.Connection, request: JobRequest, now: float, replacing: str | None) -> None:
+    waits = request.waits_for is not None and not _has_ended(c, request.waits_for)
+    asked = {
+        "payload": dict(request.payload),
+        "state": WAITING if waits else QUEUED,
+        "waits_for": request.waits_for,
+        "not_before": now,
+        "queued_at": now,
+    }
+    asked_now = _insert(c, request, asked, now) or _ask_anew(c, request.key, asked, replacing)
+    if asked_now and not waits:
+        ledger_outbox.ring(c, request.key, request.kind, request.queue, now)
+
+
 def _insert(c: sa.Connection, request: JobRequest, asked: Mapping[str, Any], now: float) -> bool:
     fixed = {"key": request.key, "kind": request.kind, "queue": request.queue, "created_at": now, "rung_at": now}
     return insert_new(c, job, fixed | {"epoch": 0, "attempts": 0, "outages": 0} | dict(asked))
@@ -186,7 +194,8 @@ def _let_go_on(c: sa.Connection, now: float, which: sa.ColumnElement[bool]) -> i
 
 def _ring_again(c: sa.Connection, now: float, ring_after_s: float) -> int:
     silent = job.c.state == QUEUED, job.c.not_before <= now, job.c.rung_at <= now - ring_after_s
-    rows = c.execute(sa.select(job.c.key, job.c.kind, job.c.queue).where(*silent)).all()
+    asked = ledger_outbox.outstanding_subjects(ledger_outbox.DOORBELL)
+    rows = c.execute(sa.select(job.c.key, job.c.kind, job.c.queue).where(*silent, job.c.key.not_in(asked))).all()
     for row in rows:
         ledger_outbox.ring(c, row.key, row.kind, row.queue, now)
     return len(rows)

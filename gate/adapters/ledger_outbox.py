@@ -66,14 +66,13 @@ def outstanding(c: sa.Connection) -> Mapping[str, int]:
     return {row[0]: row[1] for row in c.execute(counts)}
 
 
+def outstanding_subjects(kind: str) -> sa.Select[Any]:
+    """A query for what the outstanding items of a kind are about."""
+    return sa.select(outbox.c.subject).where(outbox.c.kind == kind, outbox.c.done_at.is_(None))
+
+
 def _post(c: sa.Connection, kind: str, subject: str, payload: Mapping[str, Any], now: float, due: float) -> None:
+    # Replaced, not kept: an item that is being worked on at this moment must not swallow what is asked for now.
+    c.execute(sa.delete(outbox).where(outbox.c.kind == kind, outbox.c.subject == subject, outbox.c.done_at.is_(None)))
     row = {"kind": kind, "subject": subject, "payload": payload, "not_before": due, "created_at": now, "failures": 0}
-    if not insert_new(c, outbox, row):
-        # One is outstanding already: let it go off no later than what is asked for now.
-        sooner = (
-            outbox.c.kind == kind,
-            outbox.c.subject == subject,
-            outbox.c.done_at.is_(None),
-            outbox.c.not_before > due,
-        )
-        c.execute(sa.update(outbox).where(*sooner).values(not_before=due))
+    insert_new(c, outbox, row)

@@ -50,11 +50,7 @@ class SqlLedger:
         return self._database.write(lambda c: _request(c, request, now))
 
     def enqueue(self, jobs: Sequence[JobRequest], now: float) -> None:
-        def work(c: sa.Connection) -> None:
-            for job in jobs:
-                ledger_jobs.enqueue(c, job, now)
-
-        self._database.write(work)
+        self._database.write(lambda c: ledger_jobs.enqueue(c, jobs, now))
 
     def claim(self, key: str, owner: str, lease_s: float, now: float) -> Claim | None:
         return self._database.write(lambda c: ledger_jobs.claim(c, key, owner, lease_s, now))
@@ -199,8 +195,7 @@ def _request(c: sa.Connection, request: EvaluationRequest, now: float) -> bool:
     payload = {"evaluation": request.key}
     inspect = JobRequest(inspect_key(request.key), INSPECT, CPU_QUEUE, payload)
     judge = JobRequest(judge_key(request.key), JUDGE, CPU_QUEUE, payload, waits_for=inspect.key)
-    ledger_jobs.enqueue(c, inspect, now)
-    ledger_jobs.enqueue(c, judge, now)
+    ledger_jobs.enqueue(c, [inspect, judge], now)
     detail = {"evaluation": request.key, "subject": request.version.identity, "policy": request.policy}
     ledger_audit.append(c, "evaluation requested", "gate", detail, now)
     return True

@@ -3,7 +3,11 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Barrier
 
 import rival_worker
 
@@ -27,6 +31,38 @@ def test_each_job_is_written_once_by_one_holder(database_url: str) -> None:
     assert sluggish["overtaken"] > 0
     assert sluggish["refused"] == sluggish["overtaken"]
     ledger.close()
+
+
+def test_a_job_asked_for_while_what_it_waits_for_is_ending_is_never_left_waiting(database_url: str) -> None:
+    migrate(database_url)
+    ledger = SqlLedger(database_url)
+    for n in range(25):
+        first, second, third = (JobRequest(f"{name}-{n}", "measure", "gpu") for name in ("first", "second", "third"))
+        ledger.enqueue([first, second], 0.0)
+        ending = ledger.claim(first.key, "one", 60.0, 1.0)
+        holding = ledger.claim(second.key, "two", 60.0, 1.0)
+        assert ending is not None
+        assert holding is not None
+        together(
+            partial(ledger.finish, ending, 2.0, then=[third]),
+            partial(ledger.wait, holding, 2.0, first),
+            partial(ledger.enqueue, [third, JobRequest(f"last-{n}", "measure", "gpu", {}, first.key)], 2.0),
+        )
+        states = [(ledger.job_result(f"{name}-{n}") or ("",))[0] for name in ("first", "second", "third", "last")]
+        assert states == ["done", "queued", "queued", "queued"]
+    ledger.close()
+
+
+def together(*acts: Callable[[], None]) -> None:
+    """Does all at the same moment, each in a thread; raises what any of them raised."""
+    barrier = Barrier(len(acts))
+
+    def act(what: Callable[[], None]) -> None:
+        barrier.wait()
+        what()
+
+    with ThreadPoolExecutor(len(acts)) as threads:
+        list(threads.map(act, acts))
 
 
 def fought(url: str) -> list[dict[str, list[tuple[str, int]]]]:

@@ -295,12 +295,23 @@ def test_a_dead_workers_job_is_given_back_once_and_only_if_it_was_its_own(desk: 
 
 def test_a_lost_doorbell_is_rung_again_but_never_doubled_in_the_outbox(desk: Desk) -> None:
     desk.ledger.enqueue([a_job("a")], 1000.0)
-    assert desk.ledger.sweep(1100.0, ring_after_s=60, max_attempts=3) == 1
+    assert desk.ledger.sweep(1100.0, ring_after_s=60, max_attempts=3) == 0
     assert len(desk.ledger.outbox(1100.0)) == 1
+    desk.clear_outbox()
+    assert desk.ledger.sweep(1101.0, ring_after_s=60, max_attempts=3) == 1
     desk.clear_outbox()
     assert desk.ledger.sweep(1130.0, ring_after_s=60, max_attempts=3) == 0
     assert desk.ledger.sweep(1200.0, ring_after_s=60, max_attempts=3) == 1
     assert len(desk.ledger.outbox(1200.0)) == 1
+
+
+def test_a_doorbell_still_being_rung_does_not_swallow_the_next_one(desk: Desk) -> None:
+    desk.ledger.enqueue([a_job("a")], 1000.0)
+    (being_rung,) = desk.ledger.outbox(1000.0)
+    claim = desk.claimed("a")
+    desk.ledger.retry(claim, 1100.0, error="busy", delay_s=5.0)
+    desk.ledger.outbox_done(being_rung.seq, 1100.0)
+    assert [i.payload["key"] for i in desk.ledger.outbox(1105.0)] == ["a"]
 
 
 def test_an_outbox_item_put_off_comes_back_later(desk: Desk) -> None:
