@@ -37,7 +37,7 @@ def read_marked(file: Path) -> MarkedYaml:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
-        problem = getattr(error, "problem", None) or str(error)
+        problem = str(getattr(error, "problem", None) or error).removeprefix("but found ")
         raise InvalidInput(f"{where}: expected one YAML document, found: {problem}; mend the syntax") from error
     if node is None:
         raise InvalidInput(f"{file}:1: expected a policy, found an empty file; start from policies/default.yaml")

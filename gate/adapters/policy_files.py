@@ -41,6 +41,12 @@ RANGES: Mapping[Name, tuple[float, float | None]] = {
     Name.BASIN_POSITION: (0, None),
     Name.HEADROOM: (0, None),
 }
+SHAPES = {
+    "missing": "expected it, found nothing; add it",
+    "too_short": "expected at least one rule, found none; an empty policy would approve everything",
+    "tuple_type": "expected a list, found a single value; write each item on a line of its own after a dash",
+    "model_type": "expected keys and values, found a text or a list; see policies/default.yaml",
+}
 log = structlog.get_logger(__name__)
 
 
@@ -65,7 +71,7 @@ def load_policy(file: Path) -> Policy:
     try:
         policy = Policy.model_validate(document.value)
     except ValidationError as error:
-        raise InvalidInput("\n".join(_explain(document, e) for e in error.errors())) from error
+        raise InvalidInput("\n".join(_explanations(document, error))) from error
     _refuse_impossible(document, policy)
     _refuse_bad_match(document, policy)
     return policy
@@ -194,18 +200,26 @@ def _range(low: float | None, high: float | None) -> str:
     return f"{'−∞' if low is None else f'{low:g}'} … {'∞' if high is None else f'{high:g}'}"
 
 
-def _explain(document: MarkedYaml, error: Any) -> str:
-    """One line for one of pydantic's errors: file, line, place, expected, found."""
-    place: Place = tuple(error["loc"])
-    message = error["msg"].removeprefix("Value error, ")
+def _explanations(document: MarkedYaml, error: ValidationError) -> Iterable[str]:
+    """One line for each wrong place: pydantic also reports each branch of a union, and a list whose items failed."""
+    first_at: dict[Place, str] = {}
+    for each in error.errors():
+        place: Place = tuple(each["loc"])
+        while place and place not in document.lines and each["type"] != "missing":
+            place = place[:-1]
+        if each["type"] != "too_short" or not each["input"]:
+            first_at.setdefault(place, _explain(document, place, each["type"], each["msg"], each["input"]))
+    return first_at.values()
+
+
+def _explain(document: MarkedYaml, place: Place, kind: str, message: str, found: Any) -> str:
     where = f"{document.file}:{document.line(place)}"
-    if error["type"] == "missing":
-        return f"{where}: {_named(place)}: expected it, found nothing; add it"
-    if error["type"] == "value_error":
-        return f"{where}: {message}"
-    while place and place not in document.lines:  # pydantic adds the branch of a union that it tried
-        place = place[:-1]
-    return f"{where}: {_named(place)}: {message}, found {_shown(error['input'])}"
+    if kind == "value_error":
+        return f"{where}: {message.removeprefix('Value error, ')}"
+    expected = SHAPES.get(kind)
+    if expected:
+        return f"{where}: {_named(place)}: {expected}"
+    return f"{where}: {_named(place)}: {message[:1].lower()}{message[1:]}, found {_shown(found)}"
 
 
 def _named(place: Place) -> str:
@@ -228,7 +242,7 @@ def _refuse_bad_match(document: MarkedYaml, policy: Policy) -> None:
     except LookupError:
         return  # a tag that this version lacks: other versions may have it
     except Exception as error:
-        problem = str(error).splitlines()[0]
+        problem = re.split(r" expecting |\. ", str(error).splitlines()[0])[0]
         raise InvalidInput(f"{where}: match: expected a CEL expression, found: {problem}; {example}") from error
     if not isinstance(answer, bool):
         raise InvalidInput(f"{where}: match: expected true or false, found {_shown(answer)}; {example}")

@@ -1,0 +1,89 @@
+"""Cases of a policy: evidence in, outcome out, as small YAML files beside the policy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from gate.adapters.marked_yaml import read_marked
+from gate.domain.checkpoint import Checkpoint, FileDigest, Frozen, Layout, Lineage
+from gate.domain.errors import InvalidInput
+from gate.domain.evidence import Defect, DefectCode, Estimate, Evidence, Measurement, Name
+from gate.domain.judging import judge
+from gate.domain.policy import Policy
+from gate.domain.verdict import Outcome, Result
+
+ALPHA = 0.05
+Number = float | tuple[float | None, float, float | None]
+
+
+class CaseEvidence(Frozen):
+    """Evidence in short: ``name`` or ``name/capability`` to a number, or to ``[lower, value, upper]``."""
+
+    margins: Mapping[str, float] = {}
+    measurements: Mapping[str, Number] = {}
+    defects: tuple[DefectCode, ...] = ()
+    errors: tuple[str, ...] = ()
+    unmeasured: Mapping[str, str] = {}
+
+    def expanded(self) -> Evidence:
+        """As the judge takes it; the candidate's bytes are made up."""
+        file = FileDigest(path="model.safetensors", sha256="0" * 64, size=1)
+        return Evidence(
+            key="0" * 64,
+            candidate=Checkpoint(layout=Layout.FULL, files=(file,)),
+            lineage=Lineage(),
+            capabilities=tuple(self.margins),
+            margins=self.margins,
+            measurements=tuple(_measurement(key, number) for key, number in self.measurements.items()),
+            defects=tuple(Defect(code=code, message=f"defect: {code}") for code in self.defects),
+            errors=self.errors,
+            unmeasured=self.unmeasured,
+        )
+
+
+class PolicyCase(Frozen):
+    """What a policy must make of some evidence; ``not_passing`` names exactly the rules that do not pass, where given."""
+
+    says: str = Field(min_length=1)
+    evidence: CaseEvidence
+    outcome: Outcome
+    because: str = ""
+    not_passing: tuple[str, ...] | None = None
+
+
+def load_case(file: Path) -> PolicyCase:
+    """The case of one file; ``InvalidInput`` says file, line, expected and found."""
+    document = read_marked(file)
+    try:
+        case = PolicyCase.model_validate(document.value)
+        case.evidence.expanded()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"]) or "the case"
+        raise InvalidInput(f"{file}:{document.line(first['loc'])}: {place}: {first['msg']}") from error
+    except ValueError as error:
+        raise InvalidInput(f"{file}: {error}") from error
+    return case
+
+
+def differences(policy: Policy, case: PolicyCase) -> list[str]:
+    """How the policy's verdict differs from what the case says; empty where it does not."""
+    verdict = judge(policy, case.evidence.expanded(), subject="case", now=0)
+    found = []
+    if verdict.outcome is not case.outcome:
+        found.append(f"expected {case.outcome}, found {verdict.outcome}: {verdict.reason}")
+    if case.because not in verdict.reason:
+        found.append(f"expected a reason with {case.because!r}, found {verdict.reason!r}")
+    found_open = list(dict.fromkeys(f.rule for f in verdict.findings if f.result is not Result.PASS))
+    if case.not_passing is not None and set(found_open) != set(case.not_passing):
+        found.append(f"expected these rules not to pass: {list(case.not_passing)}, found {found_open}")
+    return found
+
+
+def _measurement(key: str, number: Number) -> Measurement:
+    name, _, capability = key.partition("/")
+    lower, value, upper = number if isinstance(number, tuple) else (number, number, number)
+    alpha = ALPHA if isinstance(number, tuple) else 0.0
+    estimate = Estimate(value=value, lower=lower, upper=upper, alpha=alpha)
+    return Measurement(name=Name(name), capability=capability or None, estimate=estimate)
