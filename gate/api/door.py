@@ -9,6 +9,7 @@ from gate.adapters.metrics import Metrics
 from gate.adapters.standing import Standing
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import NotFound, Unavailable
+from gate.domain.evaluation import EvaluationRequest
 from gate.domain.events import Delivery, EventKind, RegistryEvent
 from gate.domain.policy import PolicySet
 from gate.ports import EvaluationRow, Ledger, Registry
@@ -51,7 +52,7 @@ def _evaluate(door: Door, delivery: Delivery, event: RegistryEvent) -> str:
     version = _read(door, event)
     if version is not None and version.is_prompt:
         return "ignored"
-    return "accepted" if _commit(door, delivery, version) else "repeated"
+    return "accepted" if _commit(door, delivery, door.standing.request(version) if version else None) else "repeated"
 
 
 def _promotion(door: Door, delivery: Delivery, event: RegistryEvent) -> str:
@@ -59,14 +60,21 @@ def _promotion(door: Door, delivery: Delivery, event: RegistryEvent) -> str:
     version = _read(door, event) if event.version else None
     if (version is not None and version.is_prompt) or (version is None and event.as_prompt):
         return "ignored"
-    allowed = version is not None and door.standing.answer(version, door.clock()).allowed
-    if not _commit(door, delivery, version):
+    request = door.standing.request(version) if version else None
+    if request is not None:
+        door.ledger.request_evaluation(request, door.clock())
+    # Without the request: what counts here is whether the attempt is new, not whether the evaluation is.
+    if not _commit(door, delivery, None):
         return "repeated"
+    _record_attempt(door, event, version is not None and door.standing.answer(version, door.clock()).allowed)
+    return "accepted"
+
+
+def _record_attempt(door: Door, event: RegistryEvent, allowed: bool) -> None:
     if event.kind is EventKind.ALIAS_SET:
         door.metrics.promotion_attempts.labels("approved" if allowed else "unapproved").inc()
     detail = {"name": event.name, "alias": event.alias, "version": event.version, "approved": allowed}
     door.ledger.audit(f"protected {event.kind.value.replace('_', ' ')}", "mlflow", detail, door.clock())
-    return "accepted"
 
 
 def _read(door: Door, event: RegistryEvent) -> ModelVersion | None:
@@ -79,8 +87,7 @@ def _read(door: Door, event: RegistryEvent) -> ModelVersion | None:
         return None
 
 
-def _commit(door: Door, delivery: Delivery, version: ModelVersion | None) -> bool:
-    request = door.standing.request(version) if version else None
+def _commit(door: Door, delivery: Delivery, request: EvaluationRequest | None) -> bool:
     new = door.ledger.accept_delivery(delivery.id, delivery.body_digest, delivery.body, request, door.clock())
     log.info("delivery", delivery=delivery.id, new=new, evaluation=request.key if request else None)
     return new

@@ -219,6 +219,15 @@ def test_a_protected_alias_is_a_promotion_attempt_and_asks_for_the_evaluation(st
     assert attempts == 1
 
 
+def test_an_attempt_on_a_version_evaluated_before_is_recorded_once_with_its_standing(stand):
+    judged(stand, stand.register())
+    for _ in range(3):
+        stand.tell("model_version_alias.created", name="my-llm", alias="champion", version="3")
+    sample = stand.door.metrics.registry.get_sample_value
+    assert sample("gate_promotion_attempts_total", {"version": "approved"}) == 1
+    assert sample("gate_promotion_attempts_total", {"version": "unapproved"}) is None
+
+
 def test_an_unprotected_alias_and_a_prompts_alias_are_not_ours(stand):
     stand.register()
     stand.register(name="greeting", source="dummy-source")
