@@ -1,0 +1,58 @@
+"""Which spellings of a protected name are that name."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gate.adapters.policy_files import load_policies
+from gate.domain.promotion import folded, is_reserved, protects_alias, protects_model, protects_stage, same_name
+
+DEFAULT = load_policies().policies[0]
+
+
+@pytest.mark.parametrize(
+    "alias",
+    [
+        *("champion", "CHAMPION", "Chämpion", "champio\u0303n", "ｃｈａｍｐｉｏｎ", "cham\u200bpion", "champion\n"),
+        *("prøduction", "proꝺuction", "producŧion", "PRODUCTİON", "approveđ", "\u00adapproved"),
+    ],
+)
+def test_a_spelling_that_a_database_may_take_for_a_protected_alias_is_protected(alias: str) -> None:
+    assert protects_alias(DEFAULT, alias)
+
+
+@pytest.mark.parametrize("alias", ["challenger", "champion2", "champ", "prod", "非常口", "not-approved", ""])
+def test_other_aliases_are_free(alias: str) -> None:
+    assert not protects_alias(DEFAULT, alias)
+
+
+def test_a_protected_name_of_another_script_is_itself_alone() -> None:
+    assert same_name("生产", "生产")
+    assert not same_name("测试", "生产")
+    assert same_name("aliæs", "aliaes")
+
+
+def test_stages_and_models_are_compared_in_the_same_way() -> None:
+    models = DEFAULT.protected.model_copy(update={"registered_models": ("prod.llm",)})
+    policy = DEFAULT.model_copy(update={"protected": models})
+
+    assert protects_stage(policy, "PRODUCTION")
+    assert not protects_stage(policy, "Staging")
+    assert protects_model(policy, "Prod.LLM")
+    assert not protects_model(policy, "prodxllm")
+
+
+def test_the_gates_results_are_reserved_and_the_owners_tags_are_not() -> None:
+    assert all(is_reserved(tag) for tag in ("gate.verdict", "gate.attestation", "GATE.verdict", "gate.base2"))
+    assert not any(is_reserved(tag) for tag in ("gate.base", "team", "mygate.verdict"))
+
+
+@given(st.text(max_size=20))
+def test_folding_twice_folds_no_further(text: str) -> None:
+    assert folded(folded(text)) == folded(text)
+
+
+@given(st.text("abcxyzäéøλ-_.0123", max_size=20))
+def test_case_never_makes_another_name(text: str) -> None:
+    assert same_name(text.upper(), text)
+    assert same_name(text, text.swapcase())
