@@ -1,0 +1,63 @@
+"""A digest that falls out of reading is the file's digest, in whatever order the file was read."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gate.domain.errors import InvalidInput
+from tasks.file_reading import DigestingReader, PlainReader, sha256_of
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("reading") / "file"
+    path.write_bytes(CONTENT)
+    return path
+
+
+ranges = st.tuples(st.integers(0, len(CONTENT)), st.integers(0, 3000)).map(
+    lambda r: (r[0], min(r[1], len(CONTENT) - r[0]))
+)
+
+
+@given(wanted=st.lists(ranges, max_size=8))
+def test_reading_in_any_order_gives_the_bytes_and_the_digest(path: Path, wanted: list[tuple[int, int]]) -> None:
+    reader = DigestingReader(path)
+    for start, count in wanted:
+        assert reader.read(start, count) == CONTENT[start : start + count]
+    assert reader.finish() == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_an_empty_file_has_a_digest(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert sha256_of(tmp_path / "empty") == hashlib.sha256(b"").hexdigest()
+
+
+def test_reading_past_the_end_says_that_the_file_is_truncated(path: Path) -> None:
+    reader = PlainReader(path)
+    with pytest.raises(InvalidInput, match="truncated"):
+        reader.read(len(CONTENT) - 1, 2)
+    reader.close()
+    reader.close()
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "shrinking"
+    path.write_bytes(CONTENT)
+    reader = DigestingReader(path)
+    reader.read(0, 10)
+    path.write_bytes(CONTENT[:100])
+    with pytest.raises(InvalidInput, match="truncated"):
+        reader.finish()
+    reader.close()
+
+
+def test_a_link_is_not_followed(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="symbolic link"):
+        PlainReader(tmp_path / "link")
