@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
 from gate.adapters.mlflow_calls import asking
 from gate.domain.errors import InvalidInput, NotFound, NotMeasurable, Unavailable
@@ -21,6 +22,8 @@ MOST_FOLDERS_DEEP = 16
 MOST_INDEX_BYTES = 50_000_000
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".pkl")
 CONFIGURATIONS = frozenset({"config.json", "adapter_config.json"})
+OUR_SERVERS = frozenset({"mlflow-artifacts", "http", "https"})
+OBJECT_STORES = frozenset({"s3", "gs", "wasbs", "abfss", "r2", "b2"})
 SETTLE_S = 1.0
 """Seconds between two looks at a folder that is still being uploaded."""
 
@@ -63,15 +66,25 @@ class ArtifactFetcher:
             return self._download(repository, listing, uri, into)
 
     def _allow(self, uri: str) -> None:
-        """Refuse sources that would make the gate read its own disk or call other hosts."""
+        """Refuse sources that would make the gate read its own disk or call hosts nobody chose."""
         parts = urlsplit(uri)
         ours = urlsplit(self._tracking_uri)
         if parts.scheme in ("", "file"):
             self._allow_local(Path(unquote(parts.path)))
-        elif parts.scheme in ("mlflow-artifacts", "http", "https") and parts.netloc not in ("", ours.netloc):
+        elif parts.scheme == "runs":
+            # A run lies where its experiment's creator wanted it to, which may be anywhere.
+            with asking(f"the run of {uri}"):
+                underlying = RunsArtifactRepository.get_underlying_uri(uri, self._tracking_uri)
+            self._allow(underlying)
+        elif parts.scheme in OUR_SERVERS and parts.netloc not in ("", ours.netloc):
             raise InvalidInput(
                 f"expected artifacts on the MLflow server {ours.netloc}, found {parts.netloc} in {uri}; register the "
                 "version from this server's artifacts"
+            )
+        elif parts.scheme not in OUR_SERVERS | OBJECT_STORES:
+            raise InvalidInput(
+                f"expected a source of {sorted(OUR_SERVERS | OBJECT_STORES)} or runs, found {uri}; register the version "
+                "from MLflow's artifact store"
             )
 
     def _allow_local(self, folder: Path) -> None:
