@@ -112,6 +112,8 @@ def _run(context: JobContext) -> str:
 def _attempt(context: JobContext) -> tuple[str, Ending]:
     """Runs the job's function; returns the outcome and how to write it."""
     claim, ledger = context.claim, context.ledger
+    if claim.attempts > context.settings.max_attempts:
+        return _failed(context, NotMeasurable(f"expected an end within {claim.attempts - 1} attempts, found none"))
     try:
         answer = _function(claim.kind)(context)
     except LostLease:

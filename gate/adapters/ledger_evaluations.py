@@ -90,12 +90,14 @@ def _with_jobs() -> sa.Select[Any]:
     columns = [
         table.c[name].label(f"{step}_{name}")
         for step, table in _STEPS.items()
-        for name in ("state", "attempts", "progress", "error")
+        for name in ("state", "epoch", "progress", "error")
     ]
+    # Waiting for the base's profile is the only long wait, wherever it comes.
+    needed_key = sa.case((_inspect.c.state == WAITING, _inspect.c.waits_for), else_=_measure.c.waits_for)
     joined = (
         evaluation.outerjoin(_inspect, _inspect.c.key == _key(INSPECT, evaluation.c.key))
         .outerjoin(_measure, _measure.c.key == _key(MEASURE, evaluation.c.evidence_key))
-        .outerjoin(_needed, _needed.c.key == _measure.c.waits_for)
+        .outerjoin(_needed, _needed.c.key == needed_key)
         .outerjoin(_judge, _judge.c.key == _key(JUDGE, evaluation.c.key))
     )
     return sa.select(evaluation, *columns).select_from(joined)
@@ -128,9 +130,12 @@ def _position(row: Mapping[Any, Any]) -> tuple[str, str | None]:
     if row["outcome"] is not None:
         return "done", None
     if row["inspect_state"] not in ENDED:
-        begun = row["inspect_state"] == RUNNING or (row["inspect_attempts"] or 0) > 0
-        return ("inspecting" if begun else "requested"), "inspect"
+        begun = (row["inspect_epoch"] or 0) > 0
+        return ("inspecting" if begun else "requested"), _at_work(row, "inspect")
     if row["judge_state"] in (QUEUED, RUNNING) or row["measure_state"] in (None, *ENDED):
         return "judging", "judge"
-    profiling = row["measure_state"] == WAITING and row["needed_state"] is not None
-    return "measuring", "needed" if profiling else "measure"
+    return "measuring", _at_work(row, "measure")
+
+
+def _at_work(row: Mapping[Any, Any], step: str) -> str:
+    return "needed" if row[f"{step}_state"] == WAITING and row["needed_state"] is not None else step

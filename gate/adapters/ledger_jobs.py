@@ -17,6 +17,7 @@ from gate.domain.jobs import JUDGE, evaluation_of_judge
 from gate.ports import Claim, JobRequest
 
 ACTOR = "ledger"
+LONGEST_SILENCE_S = 600.0
 
 
 def enqueue(c: sa.Connection, requests: Sequence[JobRequest], now: float, replacing: str | None = None) -> None:
@@ -95,7 +96,7 @@ def wait(c: sa.Connection, claim: Claim, needs: JobRequest, now: float) -> None:
 def retry(c: sa.Connection, claim: Claim, now: float, *, error: str, delay_s: float, outage: bool) -> None:
     """Lets go of a job until ``delay_s`` from now."""
     due = now + delay_s
-    values: dict[str, Any] = {"state": QUEUED, "lease_until": None, "error": error, "not_before": due, "queued_at": now}
+    values: dict[str, Any] = {"state": QUEUED, "lease_until": None, "error": error, "not_before": due, "queued_at": due}
     if outage:
         values |= {"attempts": job.c.attempts - 1, "outages": job.c.outages + 1}
     _change(c, claim, values)
@@ -193,7 +194,10 @@ def _let_go_on(c: sa.Connection, now: float, which: sa.ColumnElement[bool]) -> i
 
 
 def _ring_again(c: sa.Connection, now: float, ring_after_s: float) -> int:
-    silent = job.c.state == QUEUED, job.c.not_before <= now, job.c.rung_at <= now - ring_after_s
+    # Each silence is twice as long as the one before: jobs that queue for hours do not fill the broker.
+    since_ring, rung_for = now - job.c.rung_at, job.c.rung_at - job.c.queued_at
+    silent_long = sa.and_(since_ring >= ring_after_s, sa.or_(since_ring >= rung_for, since_ring >= LONGEST_SILENCE_S))
+    silent = job.c.state == QUEUED, job.c.not_before <= now, silent_long
     asked = ledger_outbox.outstanding_subjects(ledger_outbox.DOORBELL)
     rows = c.execute(sa.select(job.c.key, job.c.kind, job.c.queue).where(*silent, job.c.key.not_in(asked))).all()
     for row in rows:

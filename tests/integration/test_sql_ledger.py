@@ -301,8 +301,18 @@ def test_a_lost_doorbell_is_rung_again_but_never_doubled_in_the_outbox(desk: Des
     assert desk.ledger.sweep(1101.0, ring_after_s=60, max_attempts=3) == 1
     desk.clear_outbox()
     assert desk.ledger.sweep(1130.0, ring_after_s=60, max_attempts=3) == 0
-    assert desk.ledger.sweep(1200.0, ring_after_s=60, max_attempts=3) == 1
-    assert len(desk.ledger.outbox(1200.0)) == 1
+    assert desk.ledger.sweep(1300.0, ring_after_s=60, max_attempts=3) == 1
+    assert len(desk.ledger.outbox(1300.0)) == 1
+
+
+def test_a_job_that_queues_for_hours_is_rung_for_ever_less_often(desk: Desk) -> None:
+    desk.ledger.enqueue([a_job("a")], 0.0)
+    rung = []
+    for now in range(0, 2701, 15):
+        desk.clear_outbox()
+        if desk.ledger.sweep(now, ring_after_s=15, max_attempts=3):
+            rung.append(now)
+    assert rung == [15, 30, 60, 120, 240, 480, 960, 1560, 2160]
 
 
 def test_a_doorbell_still_being_rung_does_not_swallow_the_next_one(desk: Desk) -> None:
@@ -445,6 +455,15 @@ def test_an_evaluation_shows_how_far_it_has_come(desk: Desk) -> None:
         ("judging", "", 0.0),
         ("done", "", 1.0),
     ]
+
+
+def test_an_inspection_that_waits_for_the_bases_profile_shows_how_far_that_has_come(desk: Desk) -> None:
+    desk.ledger.request_evaluation(REQUEST, desk.now)
+    desk.ledger.wait(desk.claimed(INSPECT), desk.now, a_job("profile"))
+    desk.ledger.renew(desk.claimed("profile"), LEASE_S, desk.now, {"stage": "noise", "fraction": 0.5})
+    row = desk.ledger.evaluation(REQUEST.key)
+    assert row is not None
+    assert (row.state, row.stage, row.progress) == ("inspecting", "noise", 0.5)
 
 
 def test_evaluations_are_listed_newest_first_and_by_name(desk: Desk) -> None:

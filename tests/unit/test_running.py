@@ -94,6 +94,14 @@ def test_a_job_that_needs_another_waits_for_it(ledger: SqlLedger, does: Any) -> 
     assert (ledger.job_result("b") or ("",))[0] == "queued"
 
 
+def test_a_job_that_keeps_waiting_for_what_has_ended_fails(ledger: SqlLedger, does: Any) -> None:
+    does(lambda job: JobDone(), "profile")
+    ledger.enqueue([JobRequest("b", "profile", "gpu")], 0.0)
+    assert run(ledger, "b") == "done"
+    does(lambda job: JobWaits(JobRequest("b", "profile", "gpu")))
+    assert [run(ledger) for _ in range(4)] == ["waits", "waits", "failed", "nothing"]
+
+
 def test_an_outage_puts_a_job_off_without_spending_an_attempt(ledger: SqlLedger, does: Any) -> None:
     does(raises(Unavailable("MLflow does not answer")))
     assert run(ledger) == "retried"
