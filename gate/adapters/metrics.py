@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gate.domain.errors import GateError
 from gate.ports import Backlog
 
+JOB_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """The series that are counted as things happen."""
+    """The series that are counted as things happen, and the process's own, in a registry of their own."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self.registry = registry
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self.deliveries = Counter(
             "gate_deliveries",
             "Webhook deliveries by result: accepted, repeated, ignored, ping, unverified, malformed, oversized, unavailable.",
@@ -67,6 +69,26 @@ class Metrics:
             registry=registry,
         )
         self.leader = Gauge("gate_dispatcher_leader", "Whether this dispatcher is the one at work.", registry=registry)
+
+
+class JobMetrics:
+    """The series of a worker process: how its jobs went and how long they took."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.runs = Counter(
+            "gate_job_runs",
+            "Runs of jobs by outcome: done, waits, retried, failed, lost, unavailable.",
+            ["kind", "outcome"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "gate_job_seconds", "Seconds a run of a job took.", ["kind"], buckets=JOB_SECONDS, registry=registry
+        )
+
+    def observe(self, kind: str, outcome: str, seconds: float) -> None:
+        """Counts one run."""
+        self.runs.labels(kind, outcome).inc()
+        self.seconds.labels(kind).observe(seconds)
 
 
 class BacklogCollector(Collector):

@@ -151,16 +151,3 @@ class Dispatcher:
         except Exception:
             log.exception("dispatcher step failed")
         return None
-
-
-def build_dispatcher(settings: Settings) -> Dispatcher:
-    """The dispatcher with everything it drives, as the settings say."""
-    from gate import bootstrap
-
-    return Dispatcher(
-        ledger=bootstrap.build_ledger(settings),
-        queue=bootstrap.build_queue(settings),
-        registry=bootstrap.build_registry(settings),
-        policies=bootstrap.build_policies(settings),
-        settings=settings,
-    )

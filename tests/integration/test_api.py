@@ -8,7 +8,6 @@ from builders import a_verdict, a_version
 from deliveries import CAPTURE_SECRET, Sent, capture, delivery, signed
 from fakes import FakeClock, FakeRegistry
 from fastapi.testclient import TestClient
-from prometheus_client import CollectorRegistry
 
 from gate.adapters.metrics import Metrics
 from gate.adapters.policy_files import load_policies
@@ -65,7 +64,7 @@ def a_stand(tmp_path, kind: type[SqlLedger] = SqlLedger) -> Stand:
         policies=load_policies(),
         secrets=(CAPTURE_SECRET,),
         clock=clock,
-        metrics=Metrics(CollectorRegistry()),
+        metrics=Metrics(),
         broker=lambda: None,
         max_body_bytes=10_000,
     )
@@ -320,7 +319,7 @@ def test_a_broker_that_is_away_is_told_but_shuts_no_door(tmp_path):
     door = Door(
         **{f: getattr(stand.door, f) for f in Door.__slots__ if f not in ("broker", "metrics")},
         broker=away,
-        metrics=Metrics(CollectorRegistry()),
+        metrics=Metrics(),
     )
     reply = TestClient(create_app(door)).get("/readyz")
     assert (reply.status_code, reply.json()["broker"]) == (200, "the broker does not answer")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import pytest
 from builders import a_verdict, a_version, an_evidence
 from fakes import FakeClock, FakeQueue, FakeRegistry
-from prometheus_client import CollectorRegistry
 
 from gate.adapters.metrics import Metrics
 from gate.adapters.policy_files import load_policies
@@ -83,7 +82,7 @@ class Bench:
 def bench(tmp_path):
     url = f"sqlite:///{tmp_path}/ledger.db"
     migrate(url)
-    made = Bench(SqlLedger(url), FakeQueue(), FakeRegistry(), FakeClock(), Metrics(CollectorRegistry()))
+    made = Bench(SqlLedger(url), FakeQueue(), FakeRegistry(), FakeClock(), Metrics())
     yield made
     made.ledger.close()
 
@@ -268,7 +267,7 @@ def test_a_verdicts_tags_that_somebody_deleted_are_written_again(bench):
 
 def test_one_dispatcher_leads_until_its_lease_ends(bench):
     bench.step()
-    second = bench.another(Metrics(CollectorRegistry()))
+    second = bench.another(Metrics())
     bench.request(bench.registry.add(a_version()))
     assert second.step() == 0
     bench.clock.now += 61

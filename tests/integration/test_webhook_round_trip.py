@@ -12,7 +12,6 @@ from builders import a_verdict, an_evidence
 from fakes import FakeQueue
 from mlflow import MlflowClient
 from mlflow_server import free_port
-from prometheus_client import CollectorRegistry
 
 from gate.adapters.metrics import Metrics
 from gate.adapters.mlflow_registry import WEBHOOK_NAME, MlflowRegistry
@@ -68,7 +67,7 @@ def house(mlflow_server, tmp_path) -> Iterator[House]:
     settings = Settings(
         mlflow_tracking_uri=mlflow_server.uri, public_url=f"http://127.0.0.1:{port}", webhook_secrets=SECRET
     )
-    ledger, registry, metrics = SqlLedger(url), MlflowRegistry(settings), Metrics(CollectorRegistry())
+    ledger, registry, metrics = SqlLedger(url), MlflowRegistry(settings), Metrics()
     door = Door(
         ledger=ledger,
         registry=registry,
@@ -82,9 +81,7 @@ def house(mlflow_server, tmp_path) -> Iterator[House]:
     thread = threading.Thread(target=server.run)
     thread.start()
     until(lambda: server.started)
-    dispatcher = Dispatcher(
-        ledger, FakeQueue(), registry, door.policies, settings, metrics=Metrics(CollectorRegistry())
-    )
+    dispatcher = Dispatcher(ledger, FakeQueue(), registry, door.policies, settings, metrics=Metrics())
     client = MlflowClient(mlflow_server.uri, mlflow_server.uri)
     yield House(client, ledger, registry, dispatcher, metrics)
     for hook in client.list_webhooks():
