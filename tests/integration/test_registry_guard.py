@@ -15,10 +15,12 @@ from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 from mlflow_server import MlflowServer
 
+from gate.adapters.mlflow_registry import MlflowRegistry
 from gate.adapters.policy_files import DEFAULT
 from gate.domain.attestation import instant
 from gate.domain.checkpoint import version_identity
 from gate.domain.verdict import Outcome
+from gate.settings import Settings
 
 ALIAS = "mlflow/registered-models/alias"
 STAGE = "mlflow/model-versions/transition-stage"
@@ -233,6 +235,16 @@ def test_a_real_prompt_may_hold_the_alias(guarded: Guarded) -> None:
     mlflow.genai.set_prompt_alias("greeting", "production", prompt.version)
 
     assert mlflow.genai.load_prompt("prompts:/greeting@production").version == prompt.version
+
+
+def test_the_gates_own_reading_of_a_version_has_the_identity_that_the_guard_asks_for(guarded: Guarded) -> None:
+    version = guarded.register()
+    seen = MlflowRegistry(Settings(mlflow_tracking_uri=guarded.uri)).version(version.name, version.version)
+    guarded.attest(version, an_attestation(guarded.private, seen.identity))
+
+    guarded.client.set_registered_model_alias(version.name, "champion", "1")
+
+    assert guarded.client.get_model_version_by_alias(version.name, "champion").version == "1"
 
 
 def test_none_of_many_attempts_at_once_gets_through(guarded: Guarded) -> None:
