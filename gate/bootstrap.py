@@ -7,7 +7,6 @@ from gate.adapters.mlflow_registry import MlflowRegistry
 from gate.adapters.policy_files import load_policies
 from gate.adapters.signing import DsseSigner
 from gate.adapters.sql_ledger import SqlLedger, migrate
-from gate.dispatcher import Dispatcher
 from gate.domain.errors import InvalidInput
 from gate.domain.policy import PolicySet
 from gate.settings import Settings
@@ -51,14 +50,3 @@ def build_signer(settings: Settings) -> DsseSigner:
     if settings.signing_key_file is None:
         raise InvalidInput("expected GATE_SIGNING_KEY_FILE, found none; make a key with: basin-gate keys generate PATH")
     return DsseSigner(settings.signing_key_file)
-
-
-def build_dispatcher(settings: Settings) -> Dispatcher:
-    """The dispatcher with everything it drives."""
-    return Dispatcher(
-        ledger=build_ledger(settings),
-        queue=build_queue(settings),
-        registry=build_registry(settings),
-        policies=build_policies(settings),
-        settings=settings,
-    )

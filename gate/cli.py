@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from gate.adapters.logs import configure_logging
 from gate.domain.errors import GateError, InvalidInput, NotFound, Unavailable
 from gate.settings import settings
 
@@ -82,6 +83,7 @@ def api() -> None:
 
     from gate.api.app import build_app
 
+    configure_logging(settings().log_level)
     bind = urllib.parse.urlsplit(
         f"//{os.environ['GATE_API_BIND']}" if os.environ.get("GATE_API_BIND") else settings().public_url
     )
@@ -98,9 +100,18 @@ def api() -> None:
 @app.command()
 def dispatcher() -> None:
     """Run the dispatcher: doorbells, MLflow writes, the ledger's sweep, the reconciler."""
-    from gate.bootstrap import build_dispatcher
+    from gate.bootstrap import build_ledger, build_policies, build_queue, build_registry, migrate_ledger
+    from gate.dispatcher import Dispatcher
 
-    build_dispatcher(settings()).run()
+    configure_logging(settings().log_level)
+    migrate_ledger(settings())
+    Dispatcher(
+        ledger=build_ledger(settings()),
+        queue=build_queue(settings()),
+        registry=build_registry(settings()),
+        policies=build_policies(settings()),
+        settings=settings(),
+    ).run()
 
 
 @app.command()

@@ -1,0 +1,89 @@
+"""Onboarded bases: taking one in, and having its bytes on this machine."""
+
+import re
+import shutil
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gate.bootstrap import build_registry
+from gate.domain.checkpoint import Base
+from gate.domain.errors import InvalidInput
+from gate.domain.jobs import GPU_QUEUE, PROFILE, profile_key
+from gate.domain.policy import DEFECT_DEFAULTS, Policy, PolicySet
+from gate.domain.verdict import Enforcement
+from gate.ports import JobRequest, Ledger
+from gate.settings import Settings
+from tasks.places import Places
+from tasks.static_stage import inspect_folder
+from tasks.suites import load_suite
+
+VERSION_URI = re.compile(r"^models:/(?P<name>.+)/(?P<version>[0-9]+)$")
+
+
+def base_files(settings: Settings, base: Base) -> Path:
+    """The folder with the base's files, fetched again where this machine does not have them.
+
+    Whoever measures against them holds them against the digests attested at onboarding.
+    """
+    folder = Places(settings).base(base.digest)
+    return folder if folder.is_dir() else _fetch(settings, base.source, folder)
+
+
+def take_in(
+    settings: Settings, ledger: Ledger, source: str, *, suite: str, name: str, references: tuple[str, ...] = ()
+) -> Base:
+    """Onboards a base from ``models:/name/version`` or a folder: hashes it, refuses what is unsound, keeps it.
+
+    ``name`` is what it is called; ``references`` are further texts that mean it in adapters, tags and runs.
+    """
+    load_suite(suite)
+    places = Places(settings)
+    places.root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=places.root) as room:
+        folder = _fetch(settings, source, Path(room) / "base")
+        found = inspect_folder(folder)
+        unsound = [d for d in found.defects if DEFECT_DEFAULTS[d.code] is Enforcement.BLOCK]
+        if unsound or not found.checkpoint.parameters:
+            why = "; ".join(d.message for d in unsound) or "no weights"
+            raise InvalidInput(f"base {source}: expected a sound checkpoint, found: {why}")
+        base = Base(
+            name=name,
+            digest=found.checkpoint.digest,
+            source=source,
+            suite=suite,
+            references=references,
+            checkpoint=found.checkpoint,
+        )
+        kept = places.base(base.digest)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if not kept.is_dir():
+            folder.replace(kept)
+    ledger.save_base(base, time.time())
+    ledger.audit("base onboarded", "operator", {"base": name, "digest": base.digest, "source": source}, time.time())
+    return base
+
+
+def _fetch(settings: Settings, source: str, into: Path) -> Path:
+    """Copies a base's files into a new folder; killed half way it leaves nothing under that name."""
+    if match := VERSION_URI.match(source):
+        registry = build_registry(settings)
+        return registry.fetch(registry.version(match["name"], match["version"]), into)
+    if not Path(source).is_dir():
+        raise InvalidInput(f"expected a base as models:/NAME/VERSION or a folder, found {source!r}")
+    into.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=into.parent) as room:
+        return Path(shutil.copytree(source, Path(room) / "copy")).replace(into)
+
+
+def request_profiles(ledger: Ledger, base: Base, policies: PolicySet) -> int:
+    """Has the base profiled under each policy's plan ahead of its first fine-tune; how many profiles that are."""
+    wanted = {profile_job(base, policy).key: profile_job(base, policy) for policy in policies.policies}
+    ledger.enqueue(tuple(wanted.values()), time.time())
+    return len(wanted)
+
+
+def profile_job(base: Base, policy: Policy) -> JobRequest:
+    """The job that profiles a base under a policy's plan."""
+    key = profile_key(base.digest, load_suite(base.suite).digest, policy.plan.digest)
+    return JobRequest(key, PROFILE, GPU_QUEUE, {"base": base.name, "policy": policy.digest})

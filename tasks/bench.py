@@ -1,0 +1,109 @@
+"""The bench: one base with its suite, loaded once and kept warm, whose weights are set to whatever is measured.
+
+One model is in memory at a time: the pristine base stays on disk (memory-mapped), the loaded copy is overwritten
+with the candidate, with noise, or with points along the fine-tune's direction.
+"""
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gate.domain.checkpoint import Base, FileDigest
+from gate.domain.errors import InvalidInput
+from tasks.checkpoints import Located, SafetensorsWeights, load_model, locate
+from tasks.measurements.benchmark import ScoreItems, scorer
+from tasks.measurements.confidence import Interval
+from tasks.measurements.language import Forwards
+from tasks.measurements.perturbation import write_weights
+from tasks.suites import Suite, load_suite
+
+Tell = Callable[[str, float], None]
+"""Told the stage and the fraction of the whole that is behind; may raise to stop the work."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """A loaded base: its pristine weights, the model they were loaded into, its tokenizer and its suite."""
+
+    base: Base
+    located: Located
+    weights: SafetensorsWeights
+    suite: Suite
+    model: Any
+    tokenizer: Any
+    device: str
+    forwards: Forwards = field(default_factory=Forwards)
+
+    @classmethod
+    def load(cls, base: Base, folder: Path, device: str) -> "Bench":
+        """Loads the base from its folder, whose bytes must be the onboarded ones."""
+        check_bytes(base, folder)
+        located = locate(folder)
+        weights = SafetensorsWeights.open(located)
+        model, tokenizer = load_model(located, weights, device)
+        return cls(base, located, weights, load_suite(base.suite), model, tokenizer, device)
+
+    def restore(self) -> None:
+        """Sets the model back to the pristine base."""
+        write_weights(self.model, self.weights)
+
+    def scorers(self, batch: int) -> Mapping[str, ScoreItems]:
+        """Each capability's scorer of whatever the model's weights are when it is called."""
+        return {b.name: scorer(self.model, self.tokenizer, b, batch, self.forwards) for b in self.suite.benchmarks}
+
+    def provenance(self) -> Mapping[str, str]:
+        """What the numbers were made with."""
+        return {
+            "device": self.device if self.device == "cpu" else torch.cuda.get_device_name(self.device),
+            "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+            "basin-gate": version("basin-gate"),
+        }
+
+
+def check_bytes(base: Base, folder: Path) -> None:
+    """Refuses a folder whose files are not byte for byte the ones that were onboarded."""
+    for file in base.checkpoint.files:
+        if file_digest(folder, file.path) != file:
+            raise InvalidInput(
+                f"base {base.name}: expected {file.path} with sha256 {file.sha256}, found other bytes in {folder.name}; "
+                "remove the cached folder, or onboard the base again if it was changed on purpose"
+            )
+
+
+def file_digest(folder: Path, path: str) -> FileDigest:
+    """Path, sha256 and size of one file."""
+    with (folder / path).open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileDigest(path=path, sha256=sha256, size=file.tell())
+
+
+def device_of(wanted: str) -> str:
+    """The torch device meant by ``auto`` or named outright.
+
+    >>> device_of("cpu")
+    'cpu'
+    """
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def shared_alpha(alpha: float, capabilities: int) -> float:
+    """The error probability of one capability when all of them together may err with ``alpha`` (Bonferroni)."""
+    return alpha / max(1, capabilities)
+
+
+def exactly(value: float, n: int) -> Interval:
+    """A computed number as an interval of no width."""
+    return Interval(value, value, value, 0.0, n, "exact")

@@ -1,0 +1,119 @@
+"""The bench's commands, joined to ``basin-gate`` through an entry point: assess, base, demo."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gate.bootstrap import build_ledger, build_policies, migrate_ledger
+from gate.domain.evidence import Evidence
+from gate.domain.verdict import Outcome, Verdict
+from gate.pages.plots import pictures
+from gate.pages.report import markdown
+from gate.settings import settings
+
+EXIT = {Outcome.APPROVED: 0, Outcome.BLOCKED: 1, Outcome.NEEDS_REVIEW: 3, Outcome.ERROR: 2}
+out, err = Console(), Console(stderr=True)
+base_app = typer.Typer(no_args_is_help=True, help="Bases: what fine-tunes are measured against.")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the bench's commands to the command line."""
+    app.add_typer(base_app, name="base")
+    app.command("assess")(assess_command)
+    app.command("demo")(demo_command)
+
+
+def assess_command(
+    base: Annotated[Path, typer.Option(help="Folder of the base.", exists=True, file_okay=False)],
+    candidate: Annotated[Path, typer.Option(help="Folder of the fine-tune.", exists=True, file_okay=False)],
+    policy: Annotated[Path | None, typer.Option(help="Policy file; the shipped default without it.")] = None,
+    policy_name: Annotated[str | None, typer.Option(help="Which policy, where the file or folder has several.")] = None,
+    suite: Annotated[str, typer.Option(help="Suite: a shipped name, or a folder or YAML file of yours.")] = "staged",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write evidence and verdict here.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report (Markdown; pictures beside it) here.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps the base's profile for the next time.")] = None,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "auto",
+) -> None:
+    """Measure and judge a folder against its base; exit 0 approved, 1 blocked, 3 needs review, 2 error."""
+    from tasks.assess import assess, one_policy
+
+    chosen = one_policy(policy, policy_name)
+    if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        bar = progress.add_task("loading", total=1.0)
+        evidence, verdict = assess(
+            base,
+            candidate,
+            policy=chosen,
+            suite=suite,
+            device=device,
+            threads=settings().threads,
+            cache=cache,
+            tell=lambda stage, fraction: progress.update(bar, description=stage, completed=fraction),
+        )
+    if json_file is not None:
+        json_file.write_text(document(evidence, verdict))
+    if report is not None:
+        write_report(report, evidence, verdict, candidate.name)
+    out.print(verdict.outcome.replace("_", " "), style="bold", end=": ")
+    out.print(verdict.reason, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT[verdict.outcome])
+
+
+def document(evidence: Evidence, verdict: Verdict) -> str:
+    """Evidence and verdict as one JSON document, the same two that a service's run holds."""
+    return f'{{"evidence": {evidence.model_dump_json()},\n"verdict": {verdict.model_dump_json()}}}\n'
+
+
+def write_report(path: Path, evidence: Evidence, verdict: Verdict, subject: str) -> None:
+    """Writes the report, its pictures beside it under the same stem."""
+    shown = {f"{path.stem}-{name}": image for name, image in pictures(evidence).items()}
+    for name, image in shown.items():
+        (path.parent / name).write_bytes(image)
+    path.write_text(markdown(verdict, evidence, subject, tuple(shown)))
+
+
+@base_app.command("add")
+def add_base(
+    source: Annotated[str, typer.Argument(help="models:/NAME/VERSION, or a folder.")],
+    suite: Annotated[
+        str, typer.Option(help="Suite for its fine-tunes: a shipped name, or a folder or YAML file of yours.")
+    ],
+    name: Annotated[str, typer.Option(help="What to call it; the source without it.")] = "",
+    reference: Annotated[list[str] | None, typer.Option(help="Further text that means this base (repeatable).")] = None,
+) -> None:
+    """Onboard a base: hash it, refuse what is unsound, and have its profile made."""
+    from tasks.bases import request_profiles, take_in
+
+    migrate_ledger(settings())
+    ledger = build_ledger(settings())
+    base = take_in(settings(), ledger, source, suite=suite, name=name or source, references=tuple(reference or ()))
+    asked = request_profiles(ledger, base, build_policies(settings()))
+    out.print(f"onboarded {base.name}, sha256 {base.digest}; {asked} profile(s) asked for", soft_wrap=True)
+
+
+@base_app.command("ls")
+def list_bases() -> None:
+    """List the onboarded bases."""
+    for base in build_ledger(settings()).bases():
+        sys.stdout.write(f"{base.name}\t{base.digest}\t{base.suite}\t{base.source}\n")
+
+
+def demo_command(
+    model: Annotated[str, typer.Option(help="staged (sub-million parameters, minutes) or smollm2 (135 M).")] = "staged",
+    state: Annotated[
+        Path | None, typer.Option(help="Folder to keep everything in; a temporary one without it.")
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Leave it running until Ctrl-C.")] = False,
+    limit_minutes: Annotated[float, typer.Option(help="Give up after this long.")] = 30.0,
+) -> None:
+    """Run everything on this machine and watch real fine-tunes being approved and blocked."""
+    from tasks.demo import run_demo
+
+    raise typer.Exit(run_demo(model, state, keep, 60 * limit_minutes))

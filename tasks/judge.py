@@ -1,0 +1,65 @@
+"""The job that judges one evaluation's evidence, signs the verdict, and so lets it be written to the registry."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gate.adapters.signing import DsseSigner
+from gate.domain.attestation import PAYLOAD_TYPE, measurement_statement, summary_statement
+from gate.domain.checkpoint import Checkpoint, Layout, Lineage
+from gate.domain.errors import InvalidInput
+from gate.domain.evidence import Evidence, canonical_json
+from gate.domain.jobs import inspect_key, measure_key
+from gate.domain.judging import judge
+from gate.domain.verdict import Verdict
+from gate.ports import EvaluationRow, Ledger, Signer
+from gate.settings import Settings
+from tasks.asked import asked, policy_of
+from tasks.places import Places
+from tasks.running import JobContext, JobDone
+
+
+def run(job: JobContext) -> JobDone:
+    """Judges what there is; where the work before failed for good, that is the verdict's error."""
+    key = job.claim.payload["evaluation"]
+    row = asked(job.ledger, key)
+    policy = policy_of(job.settings, row)
+    evidence = gathered(job.ledger, row)
+    verdict = judge(policy, evidence, subject=row.request.version.identity, now=int(job.now()))
+    envelopes = signed(DsseSigner(key_file(job.settings)), evidence, verdict)
+    job.ledger.save_verdict(job.claim, key, verdict, envelopes, job.now())
+    Places(job.settings).forget_candidate(key)
+    return JobDone({"outcome": verdict.outcome})
+
+
+def key_file(settings: Settings) -> Any:
+    """The signing key's file; without one no verdict can be given."""
+    if settings.signing_key_file is None:
+        raise InvalidInput("expected GATE_SIGNING_KEY_FILE, found none; make a key with: basin-gate keys generate PATH")
+    return settings.signing_key_file
+
+
+def gathered(ledger: Ledger, row: EvaluationRow) -> Evidence:
+    """The evidence of an evaluation, with what went wrong on the way as its errors."""
+    evidence = ledger.evidence(row.evidence_key) if row.evidence_key else None
+    errors = []
+    steps = [inspect_key(row.request.key)] + ([measure_key(row.evidence_key)] if row.evidence_key else [])
+    for step in steps:
+        found = ledger.job_result(step)
+        if found is not None and found[0] == "failed":
+            errors.append(f"{step.split(':')[0]} failed: {found[2] or 'no reason was recorded'}")
+    if evidence is None:
+        evidence = empty_evidence(row.request.key)
+        errors = errors or ["nothing was measured"]
+    return evidence.model_copy(update={"errors": (*evidence.errors, *errors)})
+
+
+def empty_evidence(key: str) -> Evidence:
+    """What is known of a candidate whose files could not even be looked at."""
+    return Evidence(key=key, candidate=Checkpoint(layout=Layout.UNKNOWN, files=()), lineage=Lineage())
+
+
+def signed(signer: Signer, evidence: Evidence, verdict: Verdict) -> Mapping[str, Any]:
+    """The two envelopes of a verdict: ``measurement`` with all numbers, ``summary`` that the version carries."""
+    measurement = signer.sign(canonical_json(measurement_statement(evidence, verdict)), PAYLOAD_TYPE)
+    summary = summary_statement(verdict, evidence.candidate, measurement)
+    return {"summary": signer.sign(canonical_json(summary), PAYLOAD_TYPE), "measurement": measurement}

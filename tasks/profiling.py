@@ -1,0 +1,174 @@
+"""Profiling a base: what it can do, how much random noise it takes, where its worst-case directions point.
+
+Done once per base × suite × plan; every fine-tune of the base is measured against the result.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gate.domain.evidence import BasinProfile, CapabilityProfile, Plan
+from tasks.bench import Bench, Tell, shared_alpha
+from tasks.estimates import curve_point, estimate
+from tasks.measurements.basin import basin_sigma, noise_curves, noise_items
+from tasks.measurements.benchmark import Benchmark, Scores, answer_loss
+from tasks.measurements.confidence import mean_interval
+from tasks.measurements.crossing import CurvePoint
+from tasks.measurements.gradients import capability_gradients
+from tasks.measurements.perturbation import WeightSource, perturb, weight_norm
+from tasks.measurements.retention import item_order
+from tasks.measurements.sensitivity import Sensitivity, measure_sensitivity
+
+
+def profile_base(bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tell) -> BasinProfile:
+    """The base's profile; its capability gradients are written to the file ``gradients``."""
+    begun = time.monotonic()
+    outcomes = _outcomes(bench, plan, tell)
+    curves = _noise(bench, plan, seed, outcomes, tell)
+    tell("finding worst-case directions", 0.7)
+    gradients_sha256 = write_gradients(bench, plan, seed, gradients)
+    sensitivity = _sensitivity(bench, plan, seed, _measurable(bench, outcomes), tell)
+    bench.restore()
+    return BasinProfile(
+        base_digest=bench.base.digest,
+        suite_digest=bench.suite.digest,
+        plan_digest=plan.digest,
+        parameters=sum(bench.weights.tensor(n).numel() for n in bench.weights.names()),
+        weight_norm=weight_norm(bench.weights),
+        capabilities=tuple(
+            _capability(b, plan, outcomes[b.name], curves.get(b.name, ()), sensitivity.get(b.name), len(outcomes))
+            for b in bench.suite.benchmarks
+        ),
+        gradients_sha256=gradients_sha256,
+        seed=seed,
+        provenance=bench.provenance(),
+        seconds=round(time.monotonic() - begun, 3),
+    )
+
+
+def _outcomes(bench: Bench, plan: Plan, tell: Tell) -> Mapping[str, Scores]:
+    bench.restore()
+    outcomes = {}
+    for place, (name, score) in enumerate(bench.scorers(plan.batch_items).items()):
+        tell(f"scoring the base: {name}", 0.1 * place / len(bench.suite.benchmarks))
+        outcomes[name] = score(range(len(bench.suite.benchmark(name).items)))
+    return outcomes
+
+
+def _measurable(bench: Bench, outcomes: Mapping[str, Scores]) -> Mapping[str, Scores]:
+    """The capabilities the base has: with a score within the margin of nothing, nothing could be lost."""
+    return {b.name: outcomes[b.name] for b in bench.suite.benchmarks if float(np.mean(outcomes[b.name])) > b.margin}
+
+
+def _noise(
+    bench: Bench, plan: Plan, seed: int, outcomes: Mapping[str, Scores], tell: Tell
+) -> Mapping[str, tuple[CurvePoint, ...]]:
+    known = _measurable(bench, outcomes)
+    items = {c: noise_items(o.size, plan.noise_items, item_order(o.size, seed, c)) for c, o in known.items()}
+    steps = len(plan.noise_scales) * plan.noise_draws
+    done = iter(range(steps))
+
+    def place(sigma: float, draw: int) -> None:
+        tell("finding the basin's edge", 0.1 + 0.6 * next(done, steps) / steps)
+        perturb(bench.model, bench.weights, sigma, seed, draw)
+
+    scorers = bench.scorers(plan.batch_items)
+    return noise_curves(
+        place,
+        {c: scorers[c] for c in known},
+        items,
+        known,
+        scales=plan.noise_scales,
+        draws=plan.noise_draws,
+        alpha=shared_alpha(plan.alpha, len(outcomes)),
+    )
+
+
+def write_gradients(bench: Bench, plan: Plan, seed: int, path: Path) -> str:
+    """Writes each capability's loss gradient at the base as ``capability/tensor``; returns the file's sha256."""
+    bench.restore()
+    benchmarks = [gradient_benchmark(b, plan, seed) for b in bench.suite.benchmarks]
+    tensors: dict[str, Tensor] = {
+        f"{capability}/{name}": gradient.to("cpu").clone()
+        for capability, name, gradient in capability_gradients(
+            bench.model, bench.tokenizer, benchmarks, forwards=bench.forwards
+        )
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    save_file(tensors, unfinished)
+    unfinished.replace(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def gradient_benchmark(benchmark: Benchmark, plan: Plan, seed: int) -> Benchmark:
+    """The benchmark with only the items whose mean loss defines the capability's worst-case direction."""
+    count = len(benchmark.items)
+    chosen = noise_items(count, plan.gradient_items, item_order(count, seed, f"{benchmark.name}/gradient"))
+    return replace(benchmark, items=tuple(benchmark.items[i] for i in chosen))
+
+
+def _sensitivity(
+    bench: Bench, plan: Plan, seed: int, capabilities: Mapping[str, Scores], tell: Tell
+) -> Mapping[str, Sensitivity]:
+    found = {}
+    for place, capability in enumerate(capabilities):
+        tell(f"searching the worst change: {capability}", 0.8 + 0.2 * place / len(capabilities))
+        found[capability] = search_worst(bench, plan, seed, capability, weight_norm(bench.weights), bench.weights)
+    return found
+
+
+def search_worst(
+    bench: Bench, plan: Plan, seed: int, capability: str, norm: float, source: WeightSource
+) -> Sensitivity:
+    """The worst weight change inside the plan's ball around ``source``; same items and starts for base and candidate."""
+    benchmark = bench.suite.benchmark(capability)
+    return measure_sensitivity(
+        bench.model,
+        source,
+        partial(answer_loss, bench.model, bench.tokenizer, benchmark, forwards=bench.forwards),
+        len(benchmark.items),
+        capability=capability,
+        radius=plan.ball * norm,
+        steps=plan.ascent_steps,
+        seeds=plan.ascent_seeds,
+        items=plan.ascent_items,
+        seed=seed,
+    )
+
+
+def _capability(
+    benchmark: Benchmark,
+    plan: Plan,
+    outcomes: Scores,
+    curve: tuple[CurvePoint, ...],
+    sensitivity: Sensitivity | None,
+    capabilities: int,
+) -> CapabilityProfile:
+    score = mean_interval(outcomes, shared_alpha(plan.alpha, capabilities))
+    measurable = float(np.mean(outcomes)) > benchmark.margin
+    edge = basin_sigma(curve, float(np.mean(outcomes)), benchmark.margin) if curve else None
+    return CapabilityProfile(
+        capability=benchmark.name,
+        margin=benchmark.margin,
+        score=estimate(score),
+        outcomes=tuple(float(o) for o in outcomes),
+        noise=tuple(curve_point(p) for p in curve),
+        basin_sigma=None if edge is None else estimate(edge),
+        sensitivity=sensitivity.adversarial if sensitivity else (),
+        random_sensitivity=sensitivity.random if sensitivity else (),
+        measurable=measurable,
+        why_not=""
+        if measurable
+        else (
+            f"not measurable: the base scores {float(np.mean(outcomes)):.2f}, not above the margin {benchmark.margin}"
+        ),
+    )
