@@ -2,8 +2,8 @@
 
 σ_τ = the largest σ with S(θ₀) − E S(θ₀ + σ·ε) ≤ τ, ε standard normal on every parameter (Chen et al. 2025,
 Definition 4.1). All items scored under one draw of ε share that draw, so a draw's mean is the unit of inference:
-Student's t over draws, its standard error never below that of as many independent items, because a few draws that
-happen to agree prove nothing. Base and noisy scores are compared on the same items.
+Student's t over draws, its standard error never below that of as many independent items with one surprise among
+them, because a few draws that happen to agree prove nothing. Base and noisy scores are compared item by item.
 """
 
 import math
@@ -45,17 +45,21 @@ def noise_curves(
             for capability in open_capabilities:
                 outcomes[capability].append(score[capability](items[capability]))
         for capability in open_capabilities:
-            base = _on(base_outcomes[capability], items[capability])
+            base = on_items(base_outcomes[capability], items[capability])
             curves[capability].append(curve_point(sigma, outcomes[capability], base, alpha))
     return {capability: tuple(points) for capability, points in curves.items()}
 
 
 def curve_point(at: float, outcomes: Sequence[Scores], base_outcomes: Scores, alpha: float) -> CurvePoint:
-    """One point of a curve from the per-item outcomes of several draws."""
-    means = np.array([float(np.mean(o)) for o in outcomes])
-    base = float(np.mean(base_outcomes))
-    score = student_interval(means, alpha, least_error(means, len(base_outcomes)))
-    return CurvePoint(at, _clipped(score), _shifted(score, base))
+    """One point of a curve from several draws' per-item outcomes, and the base's outcomes on the same items."""
+    scores = np.stack([np.asarray(o, dtype=np.float64) for o in outcomes])
+    differences = scores - np.asarray(base_outcomes, dtype=np.float64)
+    score = student_interval(scores.mean(axis=1), alpha, least_error(scores - 0.5, surprise=0.5))
+    return CurvePoint(
+        at,
+        _clipped(score, 0.0),
+        _clipped(student_interval(differences.mean(axis=1), alpha, least_error(differences)), -1.0),
+    )
 
 
 def basin_sigma(curve: Sequence[CurvePoint], base_score: float, tolerance: float) -> Interval | None:
@@ -73,30 +77,29 @@ def noise_items(count: int, most: int, order: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(order[: min(count, most)]))
 
 
-def least_error(means: Sequence[float] | Scores, items: int) -> float:
-    """The standard error of a proportion over draws × items independent tries, one success and failure added."""
-    tries = len(means) * items
-    p = (float(np.sum(means)) * items + 1) / (tries + 2)
-    return math.sqrt(p * (1 - p) / (tries + 2))
+def on_items(outcomes: Sequence[float] | Scores, items: Sequence[int]) -> Scores:
+    """The outcomes of some items, of outcomes in item order."""
+    return np.asarray(outcomes, dtype=np.float64)[list(items)]
+
+
+def least_error(values: Scores, surprise: float = 1.0) -> float:
+    """The standard error of the mean of all values had they been independent, and one more been ``surprise`` off.
+
+    >>> round(least_error(np.zeros((6, 24))), 4)
+    0.0069
+    """
+    count = values.size + 1
+    mean = float(values.sum()) / count
+    return math.sqrt(max(0.0, (float(np.square(values).sum()) + surprise**2) / count - mean**2) / count)
 
 
 def _gone(points: Sequence[CurvePoint], base_outcomes: Sequence[float] | Scores, items: Sequence[int]) -> bool:
     """Whether the last two points certainly lost half of what the base had."""
-    half = float(np.mean(_on(base_outcomes, items))) / 2
+    half = float(np.mean(on_items(base_outcomes, items))) / 2
     return len(points) >= 2 and all(p.difference.upper is not None and p.difference.upper < -half for p in points[-2:])
 
 
-def _on(outcomes: Sequence[float] | Scores, items: Sequence[int]) -> Scores:
-    return np.asarray(outcomes, dtype=np.float64)[list(items)]
-
-
-def _clipped(found: Interval) -> Interval:
-    lower = None if found.lower is None else max(0.0, found.lower)
+def _clipped(found: Interval, least: float) -> Interval:
+    lower = None if found.lower is None else max(least, found.lower)
     upper = None if found.upper is None else min(1.0, found.upper)
     return Interval(found.value, lower, upper, found.alpha, found.n, found.method)
-
-
-def _shifted(found: Interval, by: float) -> Interval:
-    lower = None if found.lower is None else found.lower - by
-    upper = None if found.upper is None else found.upper - by
-    return Interval(found.value - by, lower, upper, found.alpha, found.n, found.method)

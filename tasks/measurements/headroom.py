@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from tasks.measurements.basin import on_items
 from tasks.measurements.benchmark import ScoreItems, Scores
 from tasks.measurements.confidence import Interval, mean_interval, paired_interval
 from tasks.measurements.crossing import CurvePoint, crossing
@@ -35,7 +36,7 @@ def line_curves(
             place(t)
         for capability, of in score.items():
             outcomes = of(items[capability]) if given is None else given[capability]
-            base = np.asarray(base_outcomes[capability], dtype=np.float64)[list(items[capability])]
+            base = on_items(base_outcomes[capability], items[capability])
             curves[capability].append(paired_point(t, outcomes, base, alpha))
     return {capability: tuple(found) for capability, found in curves.items()}
 

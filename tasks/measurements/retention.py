@@ -6,13 +6,13 @@ holds at whatever item it stopped.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from tasks.measurements.basin import curve_point
+from tasks.measurements.basin import curve_point, on_items
 from tasks.measurements.benchmark import ScoreItems, Scores
 from tasks.measurements.confidence import Interval, MeanSequence, PairedSequence
 from tasks.measurements.crossing import CurvePoint
@@ -75,6 +75,31 @@ def measure_retention(
     return Retention(own.interval(), paired.interval(), paired.decided(margin), order[: len(outcomes)], tuple(outcomes))
 
 
+def random_controls(
+    place: Callable[[int], object],
+    score: Mapping[str, ScoreItems],
+    items: Mapping[str, Sequence[int]],
+    base_outcomes: Mapping[str, Sequence[float] | Scores],
+    *,
+    draws: int,
+    alpha: float,
+) -> dict[str, CurvePoint]:
+    """Each capability's difference under random directions of the candidate's own norm, the draw being the unit.
+
+    ``place(draw)`` sets the weights to the base plus the draw's direction (``random_like``). What the candidate loses
+    and this does not is owed to where it moved, not to how far.
+    """
+    outcomes: dict[str, list[Scores]] = {capability: [] for capability in score}
+    for draw in range(draws):
+        place(draw)
+        for capability, of in score.items():
+            outcomes[capability].append(of(items[capability]))
+    return {
+        capability: curve_point(1.0, found, on_items(base_outcomes[capability], items[capability]), alpha)
+        for capability, found in outcomes.items()
+    }
+
+
 def random_control(
     place: Callable[[int], object],
     score: ScoreItems,
@@ -84,13 +109,6 @@ def random_control(
     draws: int,
     alpha: float,
 ) -> CurvePoint:
-    """The same difference under random directions of the candidate's own norm, the draw being the unit.
-
-    ``place(draw)`` sets the weights to the base plus the draw's direction (``random_like``). What the candidate loses
-    and this does not is owed to where it moved, not to how far.
-    """
-    outcomes = []
-    for draw in range(draws):
-        place(draw)
-        outcomes.append(score(items))
-    return curve_point(1.0, outcomes, np.asarray(base_outcomes, dtype=np.float64)[list(items)], alpha)
+    """``random_controls`` of one capability."""
+    found = random_controls(place, {"": score}, {"": items}, {"": base_outcomes}, draws=draws, alpha=alpha)
+    return found[""]

@@ -6,12 +6,13 @@ reference answers ("worst-case sharpness"; ``ρ`` = ball · ‖θ₀‖). A sear
 that were not tried. Base and candidate are searched with the same ball, steps, starts and items, so that their ratio
 compares like with like. A capability that is gone has little loss left to gain: read the ratio with the retention.
 
-Memory: the model's own weights and their gradient; δ is not stored but is weights − source. In bfloat16 most of a small
-step is rounded away, so load the model in float32 for this; the realised norm says what was left.
+Memory: the model's own weights and their gradient, both in float32 while it searches (in bfloat16 most of so small a
+step would be rounded away); δ is not stored but is weights − source.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,7 +39,7 @@ FLOOR = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Ascent:
-    """What one search found, losses in nats per token; ``norm`` is ‖δ‖ at the worst point, after the cast."""
+    """What one search found, losses in nats per token; ``norm`` is ‖δ‖ at the worst point."""
 
     increase: float
     clean_loss: float
@@ -71,14 +72,15 @@ def measure_sensitivity(
     ``count`` is how many items there are. The model is left at the source.
     """
     adversarial, random = [], []
-    for number in range(seeds):
-        key = f"{capability}/ascent/{number}"
-        of = partial(loss, sorted(item_order(count, seed, key)[:items]))
-        write_weights(model, source)
-        clean = _value(of)
-        found = ascend(model, source, of, clean_loss=clean, radius=radius, steps=steps, seed=subseed(seed, key))
-        adversarial.append(found.increase)
-        random.append(_random_increase(model, source, of, clean, radius, subseed(seed, f"{key}/control")))
+    with _in_float32(model):
+        for number in range(seeds):
+            key = f"{capability}/ascent/{number}"
+            of = partial(loss, sorted(item_order(count, seed, key)[:items]))
+            write_weights(model, source)
+            clean = _value(of)
+            found = ascend(model, source, of, clean_loss=clean, radius=radius, steps=steps, seed=subseed(seed, key))
+            adversarial.append(found.increase)
+            random.append(_random_increase(model, source, of, clean, radius, subseed(seed, f"{key}/control")))
     write_weights(model, source)
     return Sensitivity(tuple(adversarial), tuple(random))
 
@@ -140,6 +142,20 @@ def sensitivity_ratio(candidate: Sequence[float], base: Sequence[float], alpha: 
 
 # e to this is still a float.
 _LARGEST = 700.0
+
+
+@contextmanager
+def _in_float32(model: nn.Module) -> Iterator[None]:
+    """The model's parameters (not its buffers) in float32 meanwhile; afterwards they want writing anew."""
+    dtypes = [(parameter, parameter.dtype) for parameter in model.parameters()]
+    for parameter, _ in dtypes:
+        parameter.data = parameter.data.float()
+    try:
+        yield
+    finally:
+        for parameter, dtype in dtypes:
+            parameter.grad = None
+            parameter.data = parameter.data.to(dtype)
 
 
 def _random_increase(

@@ -10,7 +10,7 @@ from tasks.measurements.confidence import Interval
 from tasks.measurements.crossing import CurvePoint, crossing
 from tasks.measurements.headroom import headroom, line_curves
 from tasks.measurements.perturbation import normals
-from tasks.measurements.retention import item_order, measure_retention, random_control
+from tasks.measurements.retention import item_order, measure_retention, random_control, random_controls
 
 SCALES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6)
 
@@ -103,7 +103,15 @@ def test_draws_without_a_single_failure_still_leave_doubt() -> None:
     point = curve_point(0.1, [np.ones(24)] * 6, np.ones(24), 0.05)
     assert point.score.upper == 1.0
     assert 0.95 < point.score.lower < 0.99
-    assert least_error([1.0] * 6, 24) == pytest.approx((145 / 146 * (1 / 146) / 146) ** 0.5)
+    assert -0.05 < point.difference.lower < -0.01
+    assert least_error(np.zeros((6, 24))) == pytest.approx(1 / 145)
+
+
+def test_scores_that_are_not_all_or_nothing_are_compared_item_by_item() -> None:
+    base = np.linspace(0.2, 0.9, 24)
+    point = curve_point(0.1, [base - 0.01, base + 0.01, base, base], base, 0.05)
+    assert point.difference.upper - point.difference.lower < 0.1
+    assert point.score.upper - point.score.lower > 0.1
 
 
 def test_curve_items_are_a_seeded_sample_in_item_order() -> None:
@@ -246,11 +254,14 @@ def test_the_order_of_items_depends_on_seed_and_capability() -> None:
     assert item_order(50, 1, "math") in orders
 
 
-def test_the_random_control_has_the_draw_as_its_unit() -> None:
+def test_the_random_control_has_the_draw_as_its_unit_and_places_it_once() -> None:
     placed: list[int] = []
-    found = random_control(
-        placed.append, lambda items: np.ones(len(items)), np.ones(40), items=range(20), draws=4, alpha=0.05
-    )
+    score = {"a": lambda items: np.ones(len(items)), "b": lambda items: np.zeros(len(items))}
+    items = {"a": range(20), "b": range(30)}
+    found = random_controls(placed.append, score, items, {"a": np.ones(40), "b": np.ones(40)}, draws=4, alpha=0.05)
     assert placed == [0, 1, 2, 3]
-    assert (found.difference.value, found.difference.n) == (0.0, 4)
-    assert found.difference.lower < 0 <= found.difference.upper
+    assert (found["a"].difference.value, found["a"].difference.n) == (0.0, 4)
+    assert found["a"].difference.lower < 0 < found["a"].difference.upper
+    assert found["b"].difference.upper < -0.9
+    alone = random_control(lambda draw: None, score["b"], np.ones(40), items=range(30), draws=4, alpha=0.05)
+    assert alone == found["b"]

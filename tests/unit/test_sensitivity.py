@@ -70,8 +70,8 @@ def test_a_flat_loss_ends_the_search_at_once() -> None:
     assert search(model, lambda: 0 * model.theta.sum(), radius=1.0).increase == 0.0
 
 
-def measured(seed_of_model: int = 0, radius: float = 0.3) -> object:
-    model = tiny_llama(seed_of_model)
+def measured(radius: float = 0.3, dtype: torch.dtype = torch.float32) -> object:
+    model = tiny_llama(dtype=dtype)
     benchmark = Benchmark("c", "exact", tuple(Item(p, answer="no, i will not") for p in "abcdefgh"), 0.1)
     before = Snapshot.of(model)
     found = measure_sensitivity(
@@ -86,7 +86,8 @@ def measured(seed_of_model: int = 0, radius: float = 0.3) -> object:
         items=4,
         seed=5,
     )
-    assert all(torch.equal(p, before.tensor(n)) for n, p in model.named_parameters())
+    assert all(torch.equal(p, before.tensor(n)) and p.dtype == dtype for n, p in model.named_parameters())
+    assert all(p.grad is None for p in model.parameters())
     return found
 
 
@@ -98,6 +99,14 @@ def test_a_language_models_worst_direction_is_far_worse_than_a_random_one() -> N
 
 def test_the_same_seed_finds_the_same() -> None:
     assert measured() == measured()
+
+
+def test_a_ball_below_the_dtypes_resolution_is_searched_nevertheless() -> None:
+    # Half a unit in bfloat16's last place of these weights is about 1e-3; the ball allows 1e-5 per weight.
+    radius = 1e-5 * sum(p.numel() for p in tiny_llama().parameters()) ** 0.5
+    coarse, fine = measured(radius, torch.bfloat16), measured(radius, torch.float32)
+    assert coarse.adversarial == pytest.approx(fine.adversarial, rel=0.05)
+    assert min(coarse.adversarial) > 0
 
 
 def test_a_larger_ball_is_never_less_sensitive() -> None:
