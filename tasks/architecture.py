@@ -13,7 +13,7 @@ from typing import Any
 from gate.domain.errors import InvalidInput
 from gate.domain.evidence import Defect, DefectCode
 from tasks.file_reading import sha256_of
-from tasks.layouts import Located, is_file, read_object
+from tasks.layouts import Located, is_file, read_object, too_deep
 
 IGNORED_SETTINGS = frozenset(
     {
@@ -117,7 +117,7 @@ def _settings(found: Located) -> Mapping[str, Any]:
     """
     from transformers import AutoConfig
 
-    if "auto_map" in found.config or found.config_file is None:
+    if "auto_map" in found.config or found.config_file is None or too_deep(found.config):
         return found.config
     try:
         config = AutoConfig.from_pretrained(found.config_file.parent, trust_remote_code=False, local_files_only=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gate.domain.errors import NotMeasurable
 from tasks.deltas import FullDelta, LoraDelta, WrongBase, open_delta
-from tasks.layouts import Located, locate
+from tasks.layouts import Located, locate, too_deep
 from tasks.measurements.perturbation import WeightSource
 from tasks.weights import SafetensorsWeights
 
@@ -87,6 +87,10 @@ def _trusted_folder(located: Located) -> Path:
     if "quantization_config" in located.config:
         raise NotMeasurable(
             "expected plain floating-point weights, found quantised ones; register the unquantised model"
+        )
+    if too_deep(located.config):
+        raise NotMeasurable(
+            "expected a model of at most 10,000 layers, found a configuration of more; correct config.json"
         )
     return located.config_file.parent
 

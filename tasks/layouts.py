@@ -27,6 +27,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 MAX_JSON = 16 << 20
 MAX_YAML = 1 << 20
 """Largest documents parsed, in bytes; YAML takes a minute for what JSON takes a second for."""
+MAX_LAYERS = 10_000
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -223,6 +224,11 @@ def _missing(what: str, where: Path, absent: Sequence[str] = ()) -> str:
 def is_file(path: Path) -> bool:
     """Whether a plain file is there; a link is not one."""
     return path.is_file() and not path.is_symlink()
+
+
+def too_deep(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration claims more layers than any model has: building even a list of them could fill memory."""
+    return any("layer" in key and isinstance(value, int) and value > MAX_LAYERS for key, value in config.items())
 
 
 def _document(path: Path | None, parse: Callable[[bytes], Any], defects: _Defects) -> Mapping[str, Any]:

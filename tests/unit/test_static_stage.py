@@ -25,8 +25,9 @@ from checkpoint_folders import (
 from safetensors.torch import save_file
 
 from gate.domain.checkpoint import Layout
-from gate.domain.errors import GateError
+from gate.domain.errors import GateError, NotMeasurable
 from gate.domain.evidence import DefectCode, Name
+from tasks.checkpoints import load_model, locate
 from tasks.static_stage import BaseFiles, StaticResult, inspect_folder
 
 
@@ -238,6 +239,14 @@ def test_the_base_weights_under_another_configuration_are_another_model(
     found = inspect_folder(reconfigured(copied(base_folder, tmp_path / "c"), **settings), base)
     assert codes(found) == {DefectCode.ARCHITECTURE_CHANGED}
     assert next(iter(settings)) in message(found, DefectCode.ARCHITECTURE_CHANGED)
+
+
+def test_a_configuration_of_absurd_depth_is_not_built(candidate: Path, base: BaseFiles) -> None:
+    reconfigured(candidate, num_hidden_layers=10**12)
+    found = inspect_folder(candidate, base)
+    assert "num_hidden_layers: 2 → 1000000000000" in message(found, DefectCode.ARCHITECTURE_CHANGED)
+    with pytest.raises(NotMeasurable, match="layers"):
+        load_model(locate(candidate))
 
 
 def test_leaving_a_setting_out_does_not_hide_its_change(tmp_path: Path) -> None:
