@@ -9,14 +9,16 @@ from typing import Any
 
 import structlog
 from celery import Task
-from celery.signals import setup_logging, task_failure
+from celery.signals import setup_logging, task_failure, worker_process_init
+from prometheus_client import start_http_server
 
 from gate.adapters.celery_queue import TASK_NAMES, celery_app
 from gate.adapters.database import ledger_url
 from gate.adapters.logs import configure_logging
+from gate.adapters.metrics import JobMetrics
 from gate.adapters.sql_ledger import SqlLedger
 from gate.settings import settings
-from tasks.running import run_job
+from tasks.running import OBSERVERS, run_job
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,18 @@ def give_back(task_id: str, exception: BaseException, args: list[Any], **_: obje
     log.error("worker process died", job=key, given_back=given, error=str(exception))
 
 
+def serve_metrics(**_: object) -> None:
+    """Serves the metrics of the process that runs the jobs, where a port is set."""
+    if not settings().metrics_port:
+        return
+    OBSERVERS.append(JobMetrics().observe)
+    try:
+        start_http_server(settings().metrics_port)
+    except OSError as error:
+        # Two workers of one host share the setting; metrics are not worth a worker.
+        log.warning("metrics not served", port=settings().metrics_port, error=str(error))
+
+
 def log_as_json(**_: object) -> None:
     """Keeps Celery from setting up its own log format."""
     configure_logging(settings().log_level)
@@ -51,4 +65,5 @@ def log_as_json(**_: object) -> None:
 for name in TASK_NAMES.values():
     app.task(answer, name=name, bind=True)
 task_failure.connect(give_back)
+worker_process_init.connect(serve_metrics)
 setup_logging.connect(log_as_json)

@@ -1,9 +1,11 @@
 """A real broker and a real worker, killed and wiped in the middle: each job still ends, and ends once."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
@@ -24,12 +26,20 @@ LEASE_S = 4.0
 LIMIT_S = 120.0
 
 
+def free_port() -> int:
+    """A TCP port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Floor:
     """A ledger, a broker, and a gpu-queue worker; ``pump`` does the dispatcher's part."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.socket, self.trace = folder, folder / "broker.sock", folder / "trace"
         self.gate = folder / "open"
+        self.metrics_port = free_port()
         url = ledger_url("", folder)
         migrate(url)
         self.ledger = SqlLedger(url)
@@ -56,6 +66,7 @@ class Floor:
             "GATE_STATE_DIR": str(self.folder),
             "GATE_BROKER_URL": f"redis+socket://{self.socket}",
             "GATE_LEASE_S": str(LEASE_S),
+            "GATE_METRICS_PORT": str(self.metrics_port),
             "PYTHONPATH": str(Path(counting_jobs.__file__).parent),
             counting_jobs.TRACE: str(self.trace),
         }
@@ -98,6 +109,11 @@ class Floor:
         assert state == "done"
         assert result is not None
         return int(result["epoch"])
+
+    def runs(self) -> list[str]:
+        """What the worker's metrics say of its jobs."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as reply:
+            return [line for line in reply.read().decode().splitlines() if line.startswith("gate_job_runs_total")]
 
     def close(self) -> None:
         for process in reversed(self.processes):
@@ -167,3 +183,9 @@ def test_a_broker_that_hangs_is_noticed(floor: Floor) -> None:
     with pytest.raises(Unavailable, match="is it up"):
         floor.queue.ring("gpu", "measure", "nothing")
     os.kill(floor.broker.pid, SIGCONT)
+
+
+def test_a_worker_tells_how_its_jobs_went(floor: Floor) -> None:
+    floor.ask("one", "two")
+    floor.until(lambda: floor.done("one", "two"))
+    floor.until(lambda: floor.runs() == ['gate_job_runs_total{kind="measure",outcome="done"} 2.0'])
