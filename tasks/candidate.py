@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gate.domain.checkpoint import Layout
@@ -23,9 +23,10 @@ from tasks.bench import Bench, Tell, shared_alpha
 from tasks.checkpoints import Located, SafetensorsWeights
 from tasks.deltas import open_delta
 from tasks.estimates import curve_point, measurement
+from tasks.measurements.benchmark import ScoreItems
 from tasks.measurements.headroom import headroom, line_curves
 from tasks.measurements.perturbation import DeltaSource, Moved, WeightSource, along, random_like, write_weights
-from tasks.measurements.retention import Retention, measure_retention, random_control
+from tasks.measurements.retention import Retention, measure_retention, random_controls
 from tasks.measurements.sensitivity import seeds_interval, sensitivity_ratio
 from tasks.profiling import search_worst
 
@@ -57,6 +58,19 @@ class Measuring:
     def alpha(self) -> float:
         """One capability's share of the plan's error probability."""
         return shared_alpha(self.plan.alpha, len(self.profile.capabilities))
+
+    def scorers(self) -> Mapping[str, ScoreItems]:
+        """The scorers of those capabilities."""
+        each = self.bench.scorers(self.plan.batch_items)
+        return {name: each[name] for name in self.capabilities}
+
+    def items(self, most: int) -> Mapping[str, Sequence[int]]:
+        """At most ``most`` items of each capability, of those that the comparison with the base already used."""
+        return {name: sorted(self.retained[name].items[:most]) for name in self.capabilities}
+
+    def outcomes(self) -> Mapping[str, Sequence[float]]:
+        """The base's outcomes of all items."""
+        return {name: base.outcomes for name, base in self.capabilities.items()}
 
     def add(self, *found: Measurement, curves: Iterable[Curve] = ()) -> None:
         """Adds to the evidence."""
@@ -161,7 +175,7 @@ def basin_position(rms: float, sigma: Estimate) -> Estimate:
 
 def _retention(m: Measuring) -> None:
     write_weights(m.bench.model, m.weights)
-    scorers = m.bench.scorers(m.plan.batch_items)
+    scorers = m.scorers()
     for place, (name, base) in enumerate(m.capabilities.items()):
         m.tell(f"comparing with the base: {name}", 0.5 * place / len(m.capabilities))
         found = measure_retention(
@@ -180,23 +194,18 @@ def _retention(m: Measuring) -> None:
 
 def _control(m: Measuring) -> None:
     """Random directions of the candidate's own norm: what of the change is owed to size alone."""
-    scorers = m.bench.scorers(m.plan.batch_items)
-    for place, (name, base) in enumerate(m.capabilities.items()):
-        m.tell(f"same size, random direction: {name}", 0.5 + 0.1 * place / len(m.capabilities))
-        found = random_control(
-            lambda draw: along(m.bench.model, m.bench.weights, random_like(m.delta, m.seed, draw), 1.0),
-            scorers[name],
-            base.outcomes,
-            items=sorted(m.retained[name].items[: m.plan.noise_items]),
-            draws=m.plan.random_draws,
-            alpha=m.alpha,
-        )
-        m.add(measurement(Name.RETENTION_RANDOM, name, found.difference))
+    draws = m.plan.random_draws
+
+    def place(draw: int) -> None:
+        m.tell("same size, random direction", 0.5 + 0.1 * draw / draws)
+        along(m.bench.model, m.bench.weights, random_like(m.delta, m.seed, draw), 1.0)
+
+    found = random_controls(place, m.scorers(), m.items(m.plan.noise_items), m.outcomes(), draws=draws, alpha=m.alpha)
+    m.add(*(measurement(Name.RETENTION_RANDOM, name, point.difference) for name, point in found.items()))
 
 
 def _line(m: Measuring) -> None:
     """Beyond the candidate along its own direction."""
-    items = {name: sorted(m.retained[name].items[: m.plan.line_items]) for name in m.capabilities}
     steps = len({1.0, *m.plan.line_points})
     done = iter(range(steps))
 
@@ -204,12 +213,11 @@ def _line(m: Measuring) -> None:
         m.tell("further along its own direction", 0.6 + 0.15 * next(done, steps) / steps)
         along(m.bench.model, m.bench.weights, m.delta, t)
 
-    scorers = m.bench.scorers(m.plan.batch_items)
     curves = line_curves(
         place,
-        {name: scorers[name] for name in m.capabilities},
-        items,
-        {name: base.outcomes for name, base in m.capabilities.items()},
+        m.scorers(),
+        m.items(m.plan.line_items),
+        m.outcomes(),
         points=m.plan.line_points,
         alpha=m.alpha,
     )

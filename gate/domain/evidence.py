@@ -268,7 +268,7 @@ class Plan(Frozen):
     noise_draws: int = Field(default=6, ge=2)
     noise_items: int = Field(default=24, ge=1)
     line_points: tuple[float, ...] = (1.5, 2.0, 3.0, 5.0)
-    line_items: int = Field(default=32, ge=1)
+    line_items: int = Field(default=64, ge=1)
     ball: float = Field(default=0.001, gt=0, lt=1)
     ascent_steps: int = Field(default=4, ge=1)
     ascent_seeds: int = Field(default=5, ge=2)

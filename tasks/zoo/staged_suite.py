@@ -21,7 +21,7 @@ from tasks.zoo.suite_files import Capability, write_suite
 
 Item = Mapping[str, str]
 ITEMS = 140
-TEXT_ITEMS = 120
+TEXT_ITEMS = 240
 
 
 def _some_held_out(rows: Iterable[Row], rng: random.Random) -> list[Item]:
