@@ -99,7 +99,6 @@ class Guard:
             if self._rulebook is None or stamp != self._stamp:
                 self._rulebook, self._stamp = Rulebook(self._settings), stamp
         except (GateError, ValidationError, OSError) as error:
-            self._rulebook = None
             deny(act, f"the guard's own configuration cannot be read, and it fails closed: {error}")
         return self._rulebook
 

@@ -19,7 +19,7 @@ def folded(text: str) -> str:
     >>> folded("Chämpion ") == folded("ＣＨＡＭＰＩＯＮ") == "champion"
     True
     """
-    plain = unicodedata.normalize("NFKD", text.casefold())
+    plain = unicodedata.normalize("NFKD", text)
     kept = (_digit(c) for c in plain if unicodedata.category(c)[0] not in "MC")
     return unicodedata.normalize("NFKD", "".join(kept).casefold()).strip()
 

@@ -92,7 +92,26 @@ def test_without_readable_policies_each_act_that_one_could_forbid_is_refused(sto
     assert guarded.get_model_version("lawless", "1").source == "s3://bucket/a"
 
 
-def test_a_repaired_policy_and_a_rotated_key_hold_without_a_restart(store: Store, tmp_path: Path) -> None:
+def test_a_policy_that_breaks_while_the_server_runs_refuses_until_it_is_mended(store: Store, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(DEFAULT.read_text())
+    guarded = store(policies=policy)
+    register(guarded, "interrupted")
+    guarded.set_registered_model_alias("interrupted", "challenger", "1")
+
+    policy.write_text("name: [")
+    for _ in range(2):
+        with pytest.raises(MlflowException, match="fails closed"):
+            guarded.set_registered_model_alias("interrupted", "challenger", "1")
+    policy.unlink()
+    with pytest.raises(MlflowException, match="fails closed"):
+        guarded.set_registered_model_alias("interrupted", "challenger", "1")
+
+    policy.write_text(DEFAULT.read_text())
+    guarded.set_registered_model_alias("interrupted", "challenger", "1")
+
+
+def test_a_rotated_key_holds_without_a_restart(store: Store, tmp_path: Path) -> None:
     (old, old_public), (new, new_public) = a_key(tmp_path, "old"), a_key(tmp_path, "new")
     keys = tmp_path / "keys.pem"
     keys.write_bytes(old_public.read_bytes())

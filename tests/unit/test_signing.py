@@ -67,6 +67,11 @@ def test_a_changed_envelope_does_not_open(signer: DsseSigner, verifier: Verifier
         verifier.open(envelope, TYPE)
 
 
+def test_a_true_signature_over_another_type_of_payload_does_not_open(signer: DsseSigner, verifier: Verifier) -> None:
+    with pytest.raises(Unverified, match="expected a payload of type"):
+        verifier.open(signer.sign(b"{}", "text/plain"), TYPE)
+
+
 @pytest.mark.parametrize("text", ["", "approved", "null", "[]", "{}", '"x"', "[" * 100_000])
 def test_what_is_no_envelope_is_unverified_and_never_a_crash(verifier: Verifier, text: str) -> None:
     with pytest.raises(Unverified, match="expected a DSSE envelope"):
