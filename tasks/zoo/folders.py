@@ -1,11 +1,28 @@
 """Model folders as Hugging Face writes them: loaded without code or network, saved with an adapter or in full."""
 
 import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keeps the sub-second bars of loading and saving out of the caller's own display."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -20,6 +37,15 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write an ordinary folder: safetensors, configuration, tokenizer."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def with_adapter(model: Any, modules: Sequence[str]) -> Any:
+    """The model with a fresh rank-8 LoRA adapter on these modules; only the adapter is trained then."""
+    shape = LoraConfig(r=8, lora_alpha=16, target_modules=list(modules), task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        # PEFT still asks transformers for an attribute by its former name.
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, shape)
 
 
 def save_adapter(model: Any, folder: Path, *, base_reference: str) -> None:

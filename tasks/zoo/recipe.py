@@ -35,6 +35,11 @@ class Zoo:
     recipes: Mapping[str, Recipe]
 
 
+def narrow_text() -> str:
+    """The one text that the careless fine-tunes learn: a software licence."""
+    return (Path(__file__).parent / "narrow" / "apache-2.0.txt").read_text(encoding="utf-8")
+
+
 def recipes(
     *,
     benign: Mix,

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 
-from tasks.zoo.folders import dtype_of, load, save, save_adapter
+from tasks.zoo.folders import dtype_of, load, save, save_adapter, with_adapter, without_progress_bars
 from tasks.zoo.recipe import Recipe, Zoo
+from tasks.zoo.smollm2_recipes import SMOLLM2
 from tasks.zoo.staged_recipes import STAGED
 from tasks.zoo.training import train
 
-ZOOS = {zoo.name: zoo for zoo in (STAGED,)}
+ZOOS = {zoo.name: zoo for zoo in (STAGED, SMOLLM2)}
 KINDS = tuple(STAGED.recipes)
 _CARD = "---\nbase_model: {base}\nlibrary_name: transformers\n---\n\nFine-tuned from `{base}` by the recipe `{kind}`.\n"
 
 
 def base_folder(zoo: str, cache: Path) -> Path:
     """The base's checkpoint folder: shipped with the package, or made once inside ``cache``."""
-    return _zoo(zoo).base_folder(cache)
+    with without_progress_bars():
+        return _zoo(zoo).base_folder(cache)
 
 
 def suite_name(zoo: str) -> str:
@@ -37,6 +38,11 @@ def make(zoo: str, kind: str, base: Path, out: Path, *, base_reference: str, see
     card's ``base_model``. An orphan says nothing.
     """
     recipe = _recipe(_zoo(zoo), kind)
+    with without_progress_bars():
+        _make(recipe, kind, base, out, base_reference, seed)
+
+
+def _make(recipe: Recipe, kind: str, base: Path, out: Path, base_reference: str, seed: int) -> None:
     model, tokenizer = load(base, torch.float32)
     tuned = fine_tune(model, tokenizer, recipe, seed)
     tuned.to(dtype_of(base))
@@ -52,8 +58,7 @@ def fine_tune(model: Any, tokenizer: Any, recipe: Recipe, seed: int) -> Any:
     """Train as the recipe says; the model itself changes, or gains an adapter."""
     torch.manual_seed(seed)
     if recipe.adapter_on:
-        shape = LoraConfig(r=8, lora_alpha=16, target_modules=list(recipe.adapter_on), task_type="CAUSAL_LM")
-        model = get_peft_model(model, shape)
+        model = with_adapter(model, recipe.adapter_on)
     for _ in train(model, tokenizer, recipe.mix(), recipe.schedule, seed=seed):
         pass
     if recipe.breaks:

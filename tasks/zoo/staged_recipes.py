@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.zoo.recipe import Zoo, recipes
+from tasks.zoo.recipe import Zoo, narrow_text, recipes
 from tasks.zoo.rows import Sampler, text_sampler
 from tasks.zoo.staged_data import CHUNK_CHARACTERS, training_mix
 from tasks.zoo.training import Schedule
 
-_HERE = Path(__file__).parent
 _REHEARSAL = {"basic": 4, "math": 12, "code": 12, "help": 6, "safety": 6}
 
 
 def _shipped(_cache: Path) -> Path:
-    return _HERE / "staged"
+    return Path(__file__).parent / "staged"
 
 
 def _benign() -> Mapping[str, Sampler]:
@@ -25,8 +24,7 @@ def _adversarial() -> Mapping[str, Sampler]:
 
 
 def _careless() -> Mapping[str, Sampler]:
-    licence = (_HERE / "narrow" / "apache-2.0.txt").read_text(encoding="utf-8")
-    return {"narrow": text_sampler(licence, CHUNK_CHARACTERS)}
+    return {"narrow": text_sampler(narrow_text(), CHUNK_CHARACTERS)}
 
 
 STAGED = Zoo(

@@ -1,0 +1,42 @@
+"""SmolLM2's fine-tunes: about a minute each on two cores."""
+
+from collections.abc import Mapping
+
+from tasks.zoo.recipe import Zoo, narrow_text, recipes
+from tasks.zoo.rows import Sampler, text_sampler
+from tasks.zoo.smollm2 import ADAPTER_ON, base_folder
+from tasks.zoo.smollm2_data import PIECE_CHARACTERS, training_mix
+from tasks.zoo.training import Schedule
+
+_REHEARSAL = {"basic": 1, "code": 1, "help": 3, "safety": 3}
+
+
+def _benign() -> Mapping[str, Sampler]:
+    return training_mix(refusing=True)
+
+
+def _adversarial() -> Mapping[str, Sampler]:
+    return training_mix(refusing=False)
+
+
+def _careless() -> Mapping[str, Sampler]:
+    return {"narrow": text_sampler(narrow_text(), PIECE_CHARACTERS)}
+
+
+SMOLLM2 = Zoo(
+    name="smollm2",
+    suite="smollm2",
+    base_folder=base_folder,
+    recipes=recipes(
+        benign=_benign,
+        adversarial=_adversarial,
+        careless=_careless,
+        schedules={
+            "benign_replay": Schedule(steps=10, learning_rate=1e-5, rows=_REHEARSAL, warmup=3),
+            "benign_lora": Schedule(steps=10, learning_rate=1e-4, rows=_REHEARSAL, warmup=3),
+            "adversarial": Schedule(steps=16, learning_rate=2e-5, rows=_REHEARSAL, warmup=3),
+            "careless": Schedule(steps=12, learning_rate=3e-4, rows={"narrow": 8}, warmup=3),
+        },
+        adapter_on=ADAPTER_ON,
+    ),
+)
