@@ -6,13 +6,12 @@ Student's t over draws, its standard error never below that of as many independe
 them, because a few draws that happen to agree prove nothing. Base and noisy scores are compared item by item.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tasks.measurements.benchmark import ScoreItems, Scores
-from tasks.measurements.confidence import Interval, student_interval
+from tasks.measurements.confidence import GRADED_SURPRISE, Interval, is_graded, least_error, student_interval
 from tasks.measurements.crossing import CurvePoint, crossing
 
 Perturb = Callable[[float, int], object]
@@ -54,11 +53,12 @@ def curve_point(at: float, outcomes: Sequence[Scores], base_outcomes: Scores, al
     """One point of a curve from several draws' per-item outcomes, and the base's outcomes on the same items."""
     scores = np.stack([np.asarray(o, dtype=np.float64) for o in outcomes])
     differences = scores - np.asarray(base_outcomes, dtype=np.float64)
+    surprise = GRADED_SURPRISE if is_graded(base_outcomes) else 1.0
     score = student_interval(scores.mean(axis=1), alpha, least_error(scores - 0.5, surprise=0.5))
     return CurvePoint(
         at,
         _clipped(score, 0.0),
-        _clipped(student_interval(differences.mean(axis=1), alpha, least_error(differences)), -1.0),
+        _clipped(student_interval(differences.mean(axis=1), alpha, least_error(differences, surprise)), -1.0),
     )
 
 
@@ -80,17 +80,6 @@ def noise_items(count: int, most: int, order: Sequence[int]) -> tuple[int, ...]:
 def on_items(outcomes: Sequence[float] | Scores, items: Sequence[int]) -> Scores:
     """The outcomes of some items, of outcomes in item order."""
     return np.asarray(outcomes, dtype=np.float64)[list(items)]
-
-
-def least_error(values: Scores, surprise: float = 1.0) -> float:
-    """The standard error of the mean of all values had they been independent, and one more been ``surprise`` off.
-
-    >>> round(least_error(np.zeros((6, 24))), 4)
-    0.0069
-    """
-    count = values.size + 1
-    mean = float(values.sum()) / count
-    return math.sqrt(max(0.0, (float(np.square(values).sum()) + surprise**2) / count - mean**2) / count)
 
 
 def _gone(points: Sequence[CurvePoint], base_outcomes: Sequence[float] | Scores, items: Sequence[int]) -> bool:

@@ -55,15 +55,45 @@ def betting_interval(xs: Iterable[float], alpha: float) -> Interval:
     return sequence.interval_now()
 
 
-def paired_interval(differences: Iterable[float], alpha: float) -> Interval:
-    """The interval of the mean of independent differences in [−1, 1], their count fixed beforehand, in any order."""
+def paired_interval(differences: Sequence[float] | Reals, alpha: float, graded: bool = False) -> Interval:
+    """The interval of the mean of independent differences in [−1, 1], their count fixed beforehand, in any order.
+
+    ``graded`` as in ``PairedSequence``; Student's t then.
+    """
+    if graded:
+        data = np.asarray(differences, dtype=np.float64)
+        return student_interval(data, alpha, least_error(data, GRADED_SURPRISE))
     return _differences(betting_interval([(float(d) + 1) / 2 for d in differences], alpha))
+
+
+def is_graded(outcomes: Sequence[float] | Reals) -> bool:
+    """Whether items have degrees (next-token accuracy) rather than right or wrong.
+
+    >>> is_graded([0.0, 1.0]), is_graded([0.0, 0.5])
+    (False, True)
+    """
+    return not bool(np.isin(np.asarray(outcomes, dtype=np.float64), (0.0, 1.0)).all())
+
+
+GRADED_SURPRISE = 0.5
+"""What one unseen graded item is assumed to differ by. A text whose every second token turned wrong is lost."""
+
+
+def least_error(values: Reals, surprise: float = 1.0) -> float:
+    """The standard error of the mean of all values had they been independent, and one more been ``surprise`` off.
+
+    >>> round(least_error(np.zeros((6, 24))), 4)
+    0.0069
+    """
+    count = values.size + 1
+    mean = float(values.sum()) / count
+    return math.sqrt(max(0.0, (float(np.square(values).sum()) + surprise**2) / count - mean**2) / count)
 
 
 def mean_interval(scores: Sequence[float] | Reals, alpha: float) -> Interval:
     """The interval of a mean score of a fixed number of items: exact for 0/1 scores, betting otherwise."""
     values = np.asarray(scores, dtype=np.float64)
-    if values.size and np.isin(values, (0.0, 1.0)).all():
+    if values.size and not is_graded(values):
         return clopper_pearson(int(values.sum()), values.size, alpha)
     return betting_interval(values, alpha)
 
@@ -158,11 +188,64 @@ class MeanSequence:
         return float(too_small.max(initial=0.0)), float(too_large.min(initial=1.0))
 
 
+class GradedSequence:
+    """A confidence sequence of the mean of bounded numbers by the central limit theorem, fed one by one.
+
+    Betting must allow each item to be a total loss; where items have degrees that costs five times the items. This one
+    (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, "Time-uniform central limit theory and asymptotic confidence
+    sequences", Annals of Statistics 2024) holds at any stopping time too, but only asymptotically; so it says nothing
+    before ``FEWEST`` items and always counts on one ``GRADED_SURPRISE`` still to come.
+    """
+
+    FEWEST = 16
+
+    # The number of items at which the sequence is made to be narrowest.
+    SHARPEST = 48
+
+    def __init__(self, alpha: float) -> None:
+        if not 0 < alpha < 1:
+            raise ValueError(f"expected alpha between 0 and 1, found {alpha}")
+        self.alpha, self.n = alpha, 0
+        self._sum = self._squares = 0.0
+        self._lower, self._upper = -1.0, 1.0
+
+    def feed(self, xs: Iterable[float]) -> None:
+        """Takes more observations, in the order they were drawn."""
+        for x in xs:
+            self._take(float(x))
+
+    def interval(self) -> Interval:
+        """The running intersection of all intervals so far; its value is the mean, moved inside if need be."""
+        value = min(max(self._sum / self.n if self.n else 0.0, self._lower), self._upper)
+        lower, upper = min(self._lower, value), max(self._upper, value)
+        return Interval(value, lower, upper, self.alpha, self.n, "asymptotic sequence")
+
+    def _take(self, x: float) -> None:
+        if not -1 <= x <= 1:
+            raise ValueError(f"expected numbers in [-1, 1], found {x}")
+        self.n, self._sum, self._squares = self.n + 1, self._sum + x, self._squares + x * x
+        if self.n < self.FEWEST:
+            return
+        mean, reach = self._sum / self.n, self._deviation() * self._reach()
+        self._lower, self._upper = max(self._lower, mean - reach), min(self._upper, mean + reach)
+
+    def _deviation(self) -> float:
+        count = self.n + 1
+        return math.sqrt(max(0.0, (self._squares + GRADED_SURPRISE**2) / count - (self._sum / count) ** 2))
+
+    def _reach(self) -> float:
+        """Half the width in standard deviations, from the normal mixture whose best time is ``SHARPEST``."""
+        log = -2 * math.log(self.alpha)
+        scaled = self.n * (log + math.log(log) + 1) / self.SHARPEST
+        return math.sqrt(2 * (scaled + 1) / (self.n * scaled) * math.log(math.sqrt(scaled + 1) / self.alpha))
+
+
 class PairedSequence:
     """Candidate minus base, item by item, until it is decided whether more than a margin was lost.
 
     Takes differences in [−1, 1] and holds an anytime-valid confidence sequence of their mean; its two bettors are
-    the non-inferiority e-process (H₀: mean ≤ −margin) and its mirror image, for all margins at once.
+    the non-inferiority e-process (H₀: mean ≤ −margin) and its mirror image, for all margins at once. ``graded`` says
+    that items have degrees; the sequence is asymptotic then (``GradedSequence``).
 
     >>> paired = PairedSequence(alpha=0.01)
     >>> paired.feed([0.0] * 60)
@@ -170,19 +253,23 @@ class PairedSequence:
     'retained'
     """
 
-    def __init__(self, alpha: float) -> None:
-        self._halves = MeanSequence(alpha)
+    def __init__(self, alpha: float, graded: bool = False) -> None:
+        self.alpha, self.graded = alpha, graded
+        self._halves, self._degrees = MeanSequence(alpha), GradedSequence(alpha)
         self._differences: list[float] = []
 
     def feed(self, differences: Iterable[float]) -> None:
         """Takes more differences, in the order the items were drawn."""
         for difference in differences:
-            self._halves.feed([(float(difference) + 1) / 2])
+            if self.graded:
+                self._degrees.feed([difference])
+            else:
+                self._halves.feed([(float(difference) + 1) / 2])
             self._differences.append(float(difference))
 
     def interval(self) -> Interval:
-        """The interval of the mean difference; bounds are multiples of 0.002."""
-        return _differences(self._halves.interval())
+        """The interval of the mean difference."""
+        return self._degrees.interval() if self.graded else _differences(self._halves.interval())
 
     def decided(self, margin: float) -> Literal["retained", "lost"] | None:
         """``retained`` when the whole interval is above −margin, ``lost`` when all is below, else ``None``."""
@@ -195,12 +282,12 @@ class PairedSequence:
 
     def state(self) -> Mapping[str, Any]:
         """All there is to know, JSON-serialisable: what was fed determines everything else."""
-        return {"alpha": self._halves.alpha, "differences": list(self._differences)}
+        return {"alpha": self.alpha, "graded": self.graded, "differences": list(self._differences)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "PairedSequence":
         """The sequence as it was when ``state()`` was taken."""
-        sequence = cls(float(state["alpha"]))
+        sequence = cls(float(state["alpha"]), bool(state["graded"]))
         sequence.feed(state["differences"])
         return sequence
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tasks.measurements.basin import on_items
 from tasks.measurements.benchmark import ScoreItems, Scores
-from tasks.measurements.confidence import Interval, mean_interval, paired_interval
+from tasks.measurements.confidence import Interval, is_graded, mean_interval, paired_interval
 from tasks.measurements.crossing import CurvePoint, crossing
 
 
@@ -43,7 +43,7 @@ def line_curves(
 
 def paired_point(at: float, outcomes: Scores, base_outcomes: Scores, alpha: float) -> CurvePoint:
     """One point of a line: the item is the unit, paired with the base's outcome on it."""
-    difference = paired_interval(np.asarray(outcomes) - np.asarray(base_outcomes), alpha)
+    difference = paired_interval(np.asarray(outcomes) - np.asarray(base_outcomes), alpha, is_graded(base_outcomes))
     return CurvePoint(at, mean_interval(outcomes, alpha), difference)
 
 

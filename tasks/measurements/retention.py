@@ -14,7 +14,7 @@ import numpy as np
 
 from tasks.measurements.basin import curve_point, on_items
 from tasks.measurements.benchmark import ScoreItems, Scores
-from tasks.measurements.confidence import Interval, MeanSequence, PairedSequence
+from tasks.measurements.confidence import Interval, MeanSequence, PairedSequence, is_graded
 from tasks.measurements.crossing import CurvePoint
 
 
@@ -61,7 +61,7 @@ def measure_retention(
     """
     base = np.asarray(base_outcomes, dtype=np.float64)
     order = item_order(base.size, seed, capability)
-    own, paired, outcomes = MeanSequence(alpha), PairedSequence(alpha), list[float]()
+    own, paired, outcomes = MeanSequence(alpha), PairedSequence(alpha, is_graded(base)), list[float]()
     for start in range(0, len(order), batch):
         items = order[start : start + batch]
         found = score(items)

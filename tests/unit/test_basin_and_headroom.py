@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from tasks.measurements.basin import basin_sigma, curve_point, least_error, noise_curves, noise_items
-from tasks.measurements.confidence import Interval
+from tasks.measurements.basin import basin_sigma, curve_point, noise_curves, noise_items
+from tasks.measurements.confidence import Interval, least_error
 from tasks.measurements.crossing import CurvePoint, crossing
 from tasks.measurements.headroom import headroom, line_curves
 from tasks.measurements.perturbation import normals
@@ -246,6 +246,21 @@ def test_all_items_are_used_where_nothing_is_decided_or_stopping_is_off() -> Non
         stop_when_decided=False,
     )
     assert (whole.decision, len(whole.items)) == ("retained", 96)
+
+
+def test_graded_scores_are_decided_at_a_small_margin_within_64_items() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.integers(30, 60, size=120) / 80
+    shift = rng.integers(-2, 3, size=120) / 80
+    found = measure_retention(
+        lambda items: (base + shift)[list(items)], base, capability="c", margin=0.05, alpha=0.01, seed=1
+    )
+    assert (found.decision, len(found.items)) == ("retained", 64)
+    assert found.difference.method == "asymptotic sequence"
+    worse = measure_retention(
+        lambda items: (base - 0.15)[list(items)], base, capability="c", margin=0.05, alpha=0.01, seed=1
+    )
+    assert worse.decision == "lost"
 
 
 def test_the_order_of_items_depends_on_seed_and_capability() -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from tasks.measurements.confidence import (
+    GradedSequence,
     MeanSequence,
     PairedSequence,
     betting_interval,
@@ -84,7 +85,7 @@ def test_a_constant_at_the_edge_keeps_the_edge(x: float) -> None:
 
 @pytest.mark.parametrize("mean", [0.1, 0.5, 0.97])
 def test_the_sequence_covers_at_every_time_at_once(mean: float) -> None:
-    rng, alpha, repeats = np.random.default_rng(2), 0.2, 300
+    rng, alpha, repeats = np.random.default_rng(2), 0.2, 150
     missed = 0
     for _ in range(repeats):
         sequence = MeanSequence(alpha)
@@ -164,7 +165,7 @@ def test_nothing_is_decided_before_the_first_item() -> None:
     ("drop", "gain", "wrong"), [(0.10, 0.0, "retained"), (0.13, 0.03, "retained"), (0.09, 0.0, "lost")]
 )
 def test_stopping_when_decided_is_wrong_no_oftener_than_alpha(drop: float, gain: float, wrong: str) -> None:
-    rng, alpha, repeats, errors = np.random.default_rng(4), 0.1, 200, 0
+    rng, alpha, repeats, errors = np.random.default_rng(4), 0.1, 120, 0
     for _ in range(repeats):
         paired = PairedSequence(alpha)
         for _ in range(20):
@@ -188,13 +189,71 @@ def test_a_decision_agrees_with_the_interval_and_never_turns() -> None:
     assert decided == "retained"
 
 
-def test_a_sequence_goes_on_from_its_saved_state() -> None:
+@pytest.mark.parametrize("graded", [False, True])
+def test_a_sequence_goes_on_from_its_saved_state(graded: bool) -> None:
     differences = np.random.default_rng(6).uniform(-1, 1, size=40).tolist()
-    whole = PairedSequence(0.05)
+    whole = PairedSequence(0.05, graded)
     whole.feed(differences)
-    half = PairedSequence(0.05)
+    half = PairedSequence(0.05, graded)
     half.feed(differences[:17])
     resumed = PairedSequence.from_state(json.loads(json.dumps(half.state())))
     resumed.feed(differences[17:])
     assert resumed.interval() == whole.interval()
     assert resumed.state() == whole.state()
+
+
+def graded_draws(rng: np.random.Generator, mean: float) -> np.ndarray:
+    """Token-accuracy differences of 200 texts: mostly small, every tenth one four times as large."""
+    wide = np.where(rng.random(200) < 0.1, 4.0, 1.0)
+    return np.clip(rng.normal(mean, 0.05, size=200) * wide + mean * (1 - wide), -1, 1)
+
+
+def test_a_graded_sequence_covers_at_every_time_at_once() -> None:
+    rng, missed = np.random.default_rng(9), 0
+    for _ in range(400):
+        sequence = GradedSequence(0.1)
+        sequence.feed(graded_draws(rng, -0.05))
+        found = sequence.interval()
+        missed += not found.lower <= -0.05 <= found.upper
+    assert missed / 400 <= 0.1
+
+
+def test_stopping_a_graded_comparison_when_decided_is_wrong_no_oftener_than_alpha() -> None:
+    rng, errors = np.random.default_rng(10), 0
+    for _ in range(400):
+        paired = PairedSequence(0.1, graded=True)
+        for batch in np.split(graded_draws(rng, -0.051), 10):
+            paired.feed(batch)
+            if decision := paired.decided(0.05):
+                errors += decision == "retained"
+                break
+    assert errors / 400 <= 0.1
+
+
+def test_a_graded_sequence_says_nothing_of_a_few_items_that_agree() -> None:
+    sequence = GradedSequence(0.05)
+    sequence.feed([0.0] * (GradedSequence.FEWEST - 1))
+    assert (sequence.interval().lower, sequence.interval().upper) == (-1.0, 1.0)
+    sequence.feed([0.0])
+    assert -0.2 < sequence.interval().lower < -0.05
+
+
+def test_one_lost_text_among_many_widens_a_graded_sequence() -> None:
+    whole, with_loss = GradedSequence(0.05), GradedSequence(0.05)
+    whole.feed([0.01, -0.01] * 20)
+    with_loss.feed([-0.6] + [0.01, -0.01] * 20)
+    assert with_loss.interval().lower < 1.5 * whole.interval().lower < 0
+
+
+def test_numbers_that_are_no_differences_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"in \[-1, 1\], found nan"):
+        GradedSequence(0.05).feed([float("nan")])
+    with pytest.raises(ValueError, match="found 0"):
+        GradedSequence(0)
+
+
+def test_a_graded_interval_of_a_fixed_number_is_students() -> None:
+    differences = np.random.default_rng(11).normal(0, 0.2, size=50)
+    found = paired_interval(differences, 0.05, graded=True)
+    assert found.method == "student-t"
+    assert found.upper - found.value == pytest.approx(student_interval(differences, 0.05).upper - found.value, rel=0.1)
