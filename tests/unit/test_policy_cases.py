@@ -30,7 +30,9 @@ def test_observe_decides_every_default_case_as_default_does() -> None:
 
 def test_a_case_that_does_not_hold_says_what_was_found(tmp_path: Path) -> None:
     file = tmp_path / "case.yaml"
-    file.write_text("says: x\nevidence: {defects: [non_finite_weights]}\noutcome: approved\nbecause: fine\nnot_passing: []\n")
+    file.write_text(
+        "says: x\nevidence: {defects: [non_finite_weights]}\noutcome: approved\nbecause: fine\nnot_passing: []\n"
+    )
 
     found = differences(load_policy(SHIPPED / "default.yaml"), load_case(file))
 
