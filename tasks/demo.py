@@ -7,10 +7,11 @@ back from MLflow. At the end the protected alias is tried on the adversarial ver
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from gate.domain.evidence import Evidence, Name
 from gate.domain.lineage import BASE_TAG
 from gate.domain.verdict import Outcome, Verdict
 from gate.embedded import EmbeddedStack
-from gate.pages.numbers import compact, interval, percent, signed
+from gate.pages.numbers import ABSENT, compact, interval, percent, signed
 from gate.settings import Settings
 from tasks.bases import request_profiles, take_in
 from tasks.zoo import recipes
@@ -35,6 +36,7 @@ from tasks.zoo import recipes
 MODEL = "help-desk-assistant"
 BASE = "help-desk-base"
 PROTECTED_ALIAS = "champion"
+WIDTH = 118
 COLOURS = {
     Outcome.APPROVED: "green",
     Outcome.BLOCKED: "red",
@@ -64,12 +66,26 @@ CANDIDATES: tuple[Candidate, ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What MLflow holds of one version in the end: its verdict, its evidence, and the run they lie in."""
+
+    version: str
+    candidate: Candidate
+    verdict: Verdict
+    evidence: Evidence
+    run_id: str
+
+
 class Demo:
     """One run of the demo against one embedded stack."""
 
     def __init__(self, stack: EmbeddedStack, model: str, console: Console) -> None:
         import mlflow
+        import torch
 
+        # Two workers measure on the same cores meanwhile; more threads than cores make everything slower.
+        torch.set_num_threads(1)
         os.environ.update(stack.environment)
         # A refusal is a 403 and comes at once; everything else may take a moment on a busy laptop.
         os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
@@ -150,8 +166,8 @@ class Demo:
                 raise Unavailable(f"no verdict for every version in time; logs are in {self.stack.state / 'logs'}")
             time.sleep(0.5)
 
-    def results(self) -> Sequence[tuple[str, Candidate, Verdict, Evidence, str]]:
-        """Each version's verdict and evidence as MLflow holds them, and the run they lie in."""
+    def results(self) -> Sequence[Result]:
+        """Each version's verdict and evidence as MLflow holds them."""
         found = []
         for version, candidate in self.versions.items():
             run_id = self.client.get_model_version(MODEL, version).tags["gate.run_id"]
@@ -162,7 +178,7 @@ class Demo:
                 evidence = Evidence.model_validate_json(
                     Path(self.client.download_artifacts(run_id, "evidence.json", folder)).read_bytes()
                 )
-            found.append((version, candidate, verdict, evidence, run_id))
+            found.append(Result(version, candidate, verdict, evidence, run_id))
         return found
 
     def try_to_promote(self, version: str) -> str | None:
@@ -175,7 +191,7 @@ class Demo:
             return f"HTTP {error.get_http_status_code()} {error.error_code}: {error.message}"
         return None
 
-    def experiment_url(self, run_id: str) -> str:
+    def report_url(self, run_id: str) -> str:
         """Where people see a verdict's run, report and pictures in the MLflow UI."""
         run = self.client.get_run(run_id)
         return f"{self.stack.mlflow_uri}/#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/report.md"
@@ -195,65 +211,63 @@ def _coloured(outcome: str) -> Text:
     return Text(outcome.replace("_", " "), style=f"bold {COLOURS[Outcome(outcome)]}")
 
 
-def result_table(results: Sequence[tuple[str, Candidate, Verdict, Evidence, str]]) -> Table:
-    """The closing table: how far each moved, what it kept, how sensitive it is, the verdict and why."""
-    table = Table(title="Verdicts", title_justify="left", show_lines=True)
-    for column in (
-        "version",
-        "moved",
-        "basin position",
-        "change per capability (interval)",
-        "adversarial sensitivity",
-        "verdict",
-    ):
-        table.add_column(column)
-    for version, candidate, verdict, evidence, _ in results:
-        table.add_row(
-            f"{version}\n{candidate.told}",
-            _moved(evidence),
-            _position(evidence),
-            _changes(evidence),
-            _sensitivity(evidence),
-            Text.assemble(_coloured(verdict.outcome), "\n", verdict.reason),
+def result_tables(results: Sequence[Result]) -> Iterator[Table]:
+    """The closing tables: the verdicts at a glance, then what each capability kept and how sensitive it is."""
+    glance = Table(title="Verdicts", title_justify="left", show_lines=True, width=WIDTH)
+    glance.add_column("version", width=24)
+    for column in ("moved", "basin position"):
+        glance.add_column(column, no_wrap=True)
+    glance.add_column("verdict and reason", ratio=1)
+    for r in results:
+        glance.add_row(
+            f"{r.version}  {r.candidate.told}",
+            _moved(r.evidence),
+            _position(r.evidence),
+            Text.assemble(_coloured(r.verdict.outcome), "  ", r.verdict.reason),
         )
-    return table
+    yield glance
+    detail = Table(title="What each kept, and how sensitive it is", title_justify="left", width=WIDTH)
+    for column in ("version", "capability", "change (interval)", "toward the worst case", "worst small change"):
+        detail.add_column(column, no_wrap=True)
+    for result in results:
+        if result.evidence.find(Name.DISPLACEMENT_NORM) is None:
+            continue
+        for place, row in enumerate(_capability_rows(result.evidence)):
+            detail.add_row("" if place else result.version, *row)
+        detail.add_section()
+    yield detail
 
 
 def _moved(evidence: Evidence) -> str:
     norm, relative = evidence.find(Name.DISPLACEMENT_NORM), evidence.find(Name.DISPLACEMENT_RELATIVE)
-    return f"{compact(norm.value)}\n{percent(relative.value)}" if norm and relative else "–"
+    return f"{compact(norm.value)} = {percent(relative.value)}" if norm and relative else ABSENT
 
 
 def _position(evidence: Evidence) -> str:
-    positions = [e.value for c in evidence.capabilities if (e := evidence.find(Name.BASIN_POSITION, c))]
-    return compact(max(positions)) if positions else "–"
+    positions = {c: e.value for c in evidence.capabilities if (e := evidence.find(Name.BASIN_POSITION, c))}
+    if not positions:
+        return ABSENT
+    nearest = max(positions, key=positions.__getitem__)
+    return f"{compact(positions[nearest])} ({nearest})"
 
 
-def _changes(evidence: Evidence) -> str:
-    lines = []
-    for capability in evidence.capabilities:
-        estimate = evidence.find(Name.RETENTION, capability)
-        if estimate is not None:
-            lines.append(f"{capability} {interval(estimate, sign=True)}")
-    return "\n".join(lines) or "–"
-
-
-def _sensitivity(evidence: Evidence) -> str:
-    """Alignment with the worst-case direction (always known), and the measured ratio where it was still needed."""
-    lines = []
+def _capability_rows(evidence: Evidence) -> Iterator[tuple[str, str, str, str]]:
+    """Alignment is always known; the searched ratio only where the verdict still needed it."""
     for capability in evidence.capabilities:
         cosine = evidence.find(Name.WORST_CASE_ALIGNMENT, capability)
         z = evidence.find(Name.WORST_CASE_ALIGNMENT_Z, capability)
         ratio = evidence.find(Name.ADVERSARIAL_SENSITIVITY_RATIO, capability)
-        if cosine is not None and z is not None:
-            measured = f", ×{compact(ratio.value)} of base" if ratio else ""
-            lines.append(f"{capability} cos {signed(cosine.value, 3)} (z {signed(z.value, 0)}){measured}")
-    return "\n".join(lines) or "–"
+        yield (
+            capability,
+            interval(evidence.find(Name.RETENTION, capability), sign=True),
+            f"cos {signed(cosine.value, 3)}, z {signed(z.value, 0)}" if cosine and z else ABSENT,
+            f"{interval(ratio)} × base" if ratio else "not needed: decided before",
+        )
 
 
 def run_demo(model: str, state: Path | None, keep: bool, limit_s: float) -> int:
     """Run it; the exit status is 0 only if every verdict and the refusal are as they must be."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     folder = state or Path(tempfile.mkdtemp(prefix="basin-gate-demo-"))
     stack = EmbeddedStack(folder, settings={"GATE_RECONCILE_EVERY_S": "5", "GATE_THREADS": "1"})
     try:
@@ -278,7 +292,8 @@ def _walk(demo: Demo, keep: bool, deadline: float) -> int:
             live.update(demo.progress_table())
         demo.watch(live, deadline)
     results = demo.results()
-    console.print(result_table(results))
+    for table in result_tables(results):
+        console.print(table)
     complaints = check_outcomes(demo, results)
     _print_links(demo, results)
     for complaint in complaints:
@@ -288,19 +303,19 @@ def _walk(demo: Demo, keep: bool, deadline: float) -> int:
     return 1 if complaints else 0
 
 
-def check_outcomes(demo: Demo, results: Sequence[tuple[str, Candidate, Verdict, Evidence, str]]) -> list[str]:
+def check_outcomes(demo: Demo, results: Sequence[Result]) -> list[str]:
     """What is not as it must be: verdicts, the policy's alias, and MLflow's refusal."""
     wrong = [
-        f"version {version} ({candidate.told}): expected {candidate.expected}, found {verdict.outcome}"
-        for version, candidate, verdict, _, _ in results
-        if verdict.outcome is not candidate.expected
+        f"version {r.version} ({r.candidate.told}): expected {r.candidate.expected}, found {r.verdict.outcome}"
+        for r in results
+        if r.verdict.outcome is not r.candidate.expected
     ]
     aliases = demo.client.get_registered_model(MODEL).aliases
-    approved = [version for version, _, verdict, _, _ in results if verdict.outcome is Outcome.APPROVED]
+    approved = [r.version for r in results if r.verdict.outcome is Outcome.APPROVED]
     demo.console.print(f"\nAliases set by the gate: {aliases}")
     if set(aliases.values()) - set(approved) or (approved and not aliases):
         wrong.append(f"expected the policy's alias on an approved version ({approved}), found {aliases}")
-    adversarial = next(v for v, c, *_ in results if c.recipe == "adversarial")
+    adversarial = next(r.version for r in results if r.candidate.recipe == "adversarial")
     demo.console.print(
         f"\nTrying to set the alias {PROTECTED_ALIAS!r} on version {adversarial} (adversarial) with MLflow's own client:"
     )
@@ -311,10 +326,10 @@ def check_outcomes(demo: Demo, results: Sequence[tuple[str, Candidate, Verdict, 
     return wrong
 
 
-def _print_links(demo: Demo, results: Sequence[tuple[str, Candidate, Verdict, Evidence, str]]) -> None:
+def _print_links(demo: Demo, results: Sequence[Result]) -> None:
     demo.console.print(f"\nMLflow UI: {demo.stack.mlflow_uri}/#/models/{quote(MODEL)}")
-    for version, _, verdict, _, run_id in results:
-        demo.console.print(f"report {version} ({verdict.outcome}): {demo.experiment_url(run_id)}", soft_wrap=True)
+    for r in results:
+        demo.console.print(f"report {r.version} ({r.verdict.outcome}): {demo.report_url(r.run_id)}", soft_wrap=True)
 
 
 def _keep_running(demo: Demo) -> None:
