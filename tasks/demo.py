@@ -5,15 +5,19 @@ back from MLflow. At the end the protected alias is tried on the adversarial ver
 """
 
 import json
+import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
 import urllib.request
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import quote
 
@@ -87,8 +91,10 @@ class Demo:
         # Two workers measure on the same cores meanwhile; more threads than cores make everything slower.
         torch.set_num_threads(1)
         os.environ.update(stack.environment)
-        # A refusal is a 403 and comes at once; everything else may take a moment on a busy laptop.
-        os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
+        # What MLflow says about each run would tear the progress display apart.
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", module="transformers")
         mlflow.set_tracking_uri(stack.mlflow_uri)
         self.stack, self.zoo, self.console = stack, model, console
         self.settings = Settings()
@@ -96,6 +102,7 @@ class Demo:
         self.work = stack.state / "fine-tunes"
         self.versions: dict[str, Candidate] = {}
         self.making = ""
+        self.stopped = Event()
 
     def onboard_base(self) -> Path:
         """Register the base in MLflow and onboard it with the gate: digests, suite, basin profile."""
@@ -144,22 +151,33 @@ class Demo:
         table = Table(title=f"registered model {MODEL}", title_justify="left", expand=False)
         for column in ("version", "candidate", "stage", "verdict"):
             table.add_column(column)
-        for version, candidate in self.versions.items():
+        for version, candidate in dict(self.versions).items():
             row = rows.get(version)
             stage = "registered" if row is None else _stage(row)
             outcome = row["outcome"] if row else None
             table.add_row(version, candidate.told, stage, _coloured(outcome) if outcome else "")
         if self.making:
-            table.add_row("", self.making, "fine-tuning …", "")
+            table.add_row("", self.making, "being made …", "")
         return table
 
-    def watch(self, live: Live, deadline: float) -> None:
-        """Wait until every version has its verdict written back to MLflow."""
+    def register_all(self) -> None:
+        """Onboard the base and register every candidate, one fine-tune after the other."""
+        self.making = "the base: hashing it, measuring its basin"
+        base = self.onboard_base()
+        for candidate in CANDIDATES:
+            if self.stopped.is_set():
+                return
+            self.make_and_register(candidate, base)
+
+    def watch(self, live: Live, registering: "Future[None]", deadline: float) -> None:
+        """Show what goes on until every version has its verdict written back to MLflow."""
         while True:
             live.update(self.progress_table())
             rows = self.evaluations()
-            if self.versions and all(rows.get(v, {}).get("projected") for v in self.versions):
-                return
+            if registering.done():
+                registering.result()
+                if all(rows.get(v, {}).get("projected") for v in self.versions):
+                    return
             if dead := self.stack.dead():
                 raise Unavailable(f"{dead[0]} ended by itself:\n{self.stack.log_tail(dead[0])}")
             if time.monotonic() > deadline:
@@ -283,14 +301,11 @@ def run_demo(model: str, state: Path | None, keep: bool, limit_s: float) -> int:
 def _walk(demo: Demo, keep: bool, deadline: float) -> int:
     console = demo.console
     console.print(f"MLflow  {demo.stack.mlflow_uri}\ngate    {demo.stack.api_url}\n")
-    base = demo.onboard_base()
-    with Live(demo.progress_table(), console=console, refresh_per_second=4) as live:
-        for candidate in CANDIDATES:
-            demo.making = candidate.told
-            live.update(demo.progress_table())
-            demo.make_and_register(candidate, base)
-            live.update(demo.progress_table())
-        demo.watch(live, deadline)
+    with Live(demo.progress_table(), console=console, refresh_per_second=4) as live, ThreadPoolExecutor(1) as pool:
+        try:
+            demo.watch(live, pool.submit(demo.register_all), deadline)
+        finally:
+            demo.stopped.set()
     results = demo.results()
     for table in result_tables(results):
         console.print(table)
