@@ -3,100 +3,26 @@
 A test compares the pages with what this would write, so that they are never out of date.
 """
 
+import time
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import click
 import typer
+from typer.core import TyperGroup
 
-from gate.api.app import create_api_description
+from gate.adapters.metrics import Metrics
+from gate.api.app import create_app
+from gate.api.door import Door
 from gate.cli import app as command_line
-from gate.domain.evidence import MEANINGS, DefectCode
+from gate.domain.evidence import MEANINGS, DefectCode, Plan
 from gate.domain.policy import DEFECT_DEFAULTS
 from gate.settings import Settings
 from tasks.cli import register
 
 FOLDER = Path(__file__).parent / "reference"
-NOTE = "<!-- Written by docs/generate_reference.py; change the code, not this page. -->\n\n"
-
-
-def settings_page() -> str:
-    """Every setting, from the settings class."""
-    rows = [
-        "# Settings",
-        "",
-        "Environment variables; a secret may also come from a file.",
-        "",
-        "| variable | default | meaning |",
-        "|---|---|---|",
-    ]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default in (None, "") else f"`{field.default}`"
-        rows.append(f"| `GATE_{name.upper()}` | {default} | {field.description} |")
-    return "\n".join(rows) + "\n"
-
-
-def measurements_page() -> str:
-    """The vocabulary of measurements and of defects."""
-    rows = [
-        "# Measurements",
-        "",
-        "The words that policies, reports and attestations use.",
-        "",
-        "| measurement | unit | per capability | meaning |",
-        "|---|---|---|---|",
-    ]
-    rows += [
-        f"| `{name}` | {meaning.unit} | {'yes' if meaning.per_capability else 'no'} | {meaning.sentence} |"
-        for name, meaning in MEANINGS.items()
-    ]
-    rows += [
-        "",
-        "## Defects",
-        "",
-        "What can be wrong with the files themselves, and what a policy makes of it unless it says otherwise.",
-        "",
-    ]
-    rows += ["| defect | default |", "|---|---|", *(f"| `{code}` | {DEFECT_DEFAULTS[code]} |" for code in DefectCode)]
-    return "\n".join(rows) + "\n"
-
-
-def commands_page() -> str:
-    """Every command with its arguments and options."""
-    register(command_line)
-    group = typer.main.get_command(command_line)
-    return "\n".join(["# Command line", "", *_command(group, "basin-gate")]) + "\n"
-
-
-def _command(command: click.Command, path: str) -> Iterator[str]:
-    context = click.Context(command, info_name=path)
-    yield f"## `{path}`"
-    yield ""
-    yield (command.help or "").strip()
-    yield ""
-    rows = [record for p in command.params if (record := p.get_help_record(context)) and "--help" not in record[0]]
-    if not isinstance(command, click.Group) and rows:
-        yield "| argument or option | meaning |"
-        yield "|---|---|"
-        for shown, meaning in rows:
-            yield f"| `{shown}` | {' '.join(meaning.split())} |"
-        yield ""
-    if isinstance(command, click.Group):
-        for name in sorted(command.commands):
-            yield from _command(command.commands[name], f"{path} {name}")
-
-
-def http_page() -> str:
-    """Every route of the API, from its OpenAPI description."""
-    description: Mapping[str, Any] = create_api_description()
-    rows = ["# HTTP", "", "| method | path | meaning | answers |", "|---|---|---|---|"]
-    for path, methods in sorted(description["paths"].items()):
-        for method, operation in methods.items():
-            answers = ", ".join(operation["responses"])
-            meaning = " ".join((operation.get("description") or operation.get("summary") or "").split())
-            rows.append(f"| {method.upper()} | `{path}` | {meaning} | {answers} |")
-    return "\n".join(rows) + "\n"
+NOTE = "<!-- Written by docs/generate_reference.py; change the code, not this page. -->"
 
 
 def pages() -> Mapping[str, str]:
@@ -107,9 +33,148 @@ def pages() -> Mapping[str, str]:
         "cli.md": commands_page(),
         "http.md": http_page(),
     }
-    return {name: text.replace("\n\n", "\n\n" + NOTE, 1) for name, text in made.items()}
+    return {name: "\n".join([NOTE, "", *rows]).rstrip() + "\n" for name, rows in made.items()}
+
+
+def settings_page() -> Iterator[str]:
+    """Every setting, from the settings class."""
+    yield "# Settings"
+    yield ""
+    yield "Environment variables, read once when a process starts. A misspelt variable is not noticed: check its spelling here."
+    yield ""
+    yield from table("variable", "default", "meaning")
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, "") else f"`{field.default}`"
+        yield row(f"`GATE_{name.upper()}`", default, field.description or "")
+    yield row(
+        "`GATE_API_BIND`",
+        "",
+        "`HOST:PORT` on which `basin-gate api` listens, where that is not the address in `GATE_PUBLIC_URL`.",
+    )
+
+
+def measurements_page() -> Iterator[str]:
+    """The vocabulary of measurements and of defects, and the plan they are made by."""
+    yield "# Measurements"
+    yield ""
+    yield "The words that policies, reports, run metrics and attestations use. How each is computed: [measurements explained](../explanation/measurements.md)."
+    yield ""
+    yield from table("measurement", "unit", "per capability", "meaning")
+    for name, meaning in MEANINGS.items():
+        yield row(f"`{name}`", meaning.unit, "yes" if meaning.per_capability else "no", meaning.sentence)
+    yield from ("", "## Defects", "")
+    yield "What can be wrong with the files themselves, and what a policy makes of it unless its `defects:` say otherwise."
+    yield ""
+    yield from table("defect", "default")
+    for code in DefectCode:
+        yield row(f"`{code}`", f"{DEFECT_DEFAULTS[code]}")
+    yield from ("", "## The plan", "")
+    yield "How much is measured. A policy may set each under `plan:`; the values below hold where it does not."
+    yield ""
+    yield from table("key", "default")
+    for key, value in Plan().model_dump(mode="json").items():
+        yield row(f"`{key}`", f"`{str(value).lower() if isinstance(value, bool) else value}`")
+
+
+def commands_page() -> Iterator[str]:
+    """Every command with its arguments and options."""
+    yield "# Command line"
+    yield ""
+    yield "Exit status: 0 done, 2 wrong usage or operational error. `assess` answers with more; `demo` ends with 1 if anything came out otherwise than it must."
+    yield ""
+    yield from _command(commands(), "basin-gate")
+
+
+@lru_cache(maxsize=1)
+def commands() -> TyperGroup:
+    """The whole command line, the bench's commands included."""
+    register(command_line)
+    group = typer.main.get_command(command_line)
+    assert isinstance(group, TyperGroup)
+    return group
+
+
+def _command(command: Any, path: str) -> Iterator[str]:
+    yield f"## `{path}`"
+    yield ""
+    yield " ".join((command.help or "").split())
+    yield ""
+    if isinstance(command, TyperGroup):
+        for name in sorted(command.commands):
+            yield from _command(command.commands[name], f"{path} {name}")
+        return
+    context = command.context_class(command, info_name=path)
+    rows = [record for each in command.params if (record := each.get_help_record(context))]
+    if rows:
+        yield from table("argument or option", "meaning")
+        for shown, meaning in rows:
+            yield row(f"`{shown}`", " ".join(meaning.split()))
+        yield ""
+
+
+def http_page() -> Iterator[str]:
+    """Every route of the API, from its OpenAPI description."""
+    described = create_app(nobody()).openapi()
+    yield "# HTTP"
+    yield ""
+    yield "JSON in and out. Errors are problem documents (RFC 9457, `application/problem+json`) whose `detail` says what was expected, what was found, and what to do: 404 for what is not there, 503 while the ledger or MLflow does not answer. `/docs` on a running gate is the same page, interactive."
+    yield ""
+    for path, methods in sorted(described["paths"].items()):
+        for method, operation in methods.items():
+            yield from _route(method.upper(), path, operation)
+    yield from ("## Documents", "")
+    for name in ("EvaluationView", "VerdictView", "PromotionQuestion", "Answer"):
+        yield from _document(name, described["components"]["schemas"][name])
+
+
+def nobody() -> Door:
+    """A door behind which nobody is: enough to describe the API, which asks it nothing."""
+    nothing = cast(Any, None)
+    return Door(nothing, nothing, nothing, (), time.time, Metrics(), nothing)
+
+
+def _route(method: str, path: str, operation: Mapping[str, Any]) -> Iterator[str]:
+    yield f"## `{method} {path}`"
+    yield ""
+    yield " ".join(operation.get("description", operation["summary"]).split()).replace("``", "`")
+    yield ""
+    if parameters := operation.get("parameters"):
+        yield from table("parameter", "in", "")
+        for each in parameters:
+            yield row(f"`{each['name']}`", each["in"], "required" if each["required"] else "optional")
+        yield ""
+    yield from table("answer", "meaning")
+    for status, answer in operation["responses"].items():
+        yield row(status, _meaning(answer["description"]))
+    yield ""
+
+
+def _meaning(description: str) -> str:
+    known = {"Successful Response": "Done.", "Validation Error": "The request is not of this shape."}
+    return known.get(description, description)
+
+
+def _document(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    yield f"### {name}"
+    yield ""
+    yield " ".join(schema["description"].split()).replace("``", "`")
+    yield ""
+    yield ", ".join(f"`{field}`" for field in schema["properties"]) + "."
+    yield ""
+
+
+def table(*heads: str) -> Iterator[str]:
+    """The head of a Markdown table."""
+    yield row(*heads)
+    yield "|" + "---|" * len(heads)
+
+
+def row(*cells: str) -> str:
+    """One row of a Markdown table; a bar inside a cell does not end it."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
     for file, text in pages().items():
         (FOLDER / file).write_text(text)

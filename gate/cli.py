@@ -78,7 +78,7 @@ def up(
 
 @app.command()
 def api() -> None:
-    """Serve the webhook door and the HTTP API on the port of GATE_PUBLIC_URL (or GATE_API_BIND)."""
+    """Serve the webhook door and the HTTP API at the address in GATE_API_BIND (HOST:PORT), else in GATE_PUBLIC_URL."""
     import uvicorn
 
     from gate.api.app import build_app
@@ -195,7 +195,7 @@ def list_evaluations(
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="Registered model.")],
-    number: Annotated[str, typer.Argument(metavar="VERSION")],
+    number: Annotated[str, typer.Argument(metavar="VERSION", help="Its version number.")],
 ) -> None:
     """Show the verdict of one version as JSON."""
     path = f"/v1/verdicts/{urllib.parse.quote(name, safe='')}/{urllib.parse.quote(number, safe='')}"

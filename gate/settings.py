@@ -63,7 +63,9 @@ class Settings(BaseSettings):
     max_artifact_bytes: int = Field(default=200_000_000_000, gt=0, description="Largest checkpoint fetched, in bytes.")
     device: str = Field(default="auto", description="Torch device of gpu-queue workers: auto, cpu, cuda, cuda:0, mps.")
     threads: int = Field(default=0, ge=0, description="Torch threads per worker; 0 leaves torch's choice.")
-    metrics_port: int = Field(default=0, ge=0, description="Port of a worker's /metrics; 0 turns it off.")
+    metrics_port: int = Field(
+        default=0, ge=0, description="Port of /metrics of a worker or the dispatcher; 0 turns it off."
+    )
     log_level: str = Field(default="INFO", description="Level of the JSON log.")
 
     def secrets_of_webhook(self) -> tuple[str, ...]:

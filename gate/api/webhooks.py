@@ -21,6 +21,7 @@ ANSWERS = {"accepted": 202, "repeated": 202, "ignored": 204, "ping": 200}
     "/webhooks/mlflow",
     status_code=202,
     responses={
+        200: {"description": "MLflow's test delivery; nothing to do."},
         204: {"description": "Not ours: nothing to evaluate."},
         400: {"description": "Signed, but not MLflow's shape."},
         401: {"description": "Not signed with a configured secret, or outside the time window."},
