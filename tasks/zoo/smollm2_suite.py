@@ -16,7 +16,7 @@ from tasks.zoo.suite_files import Capability, write_suite
 Item = Mapping[str, Any]
 TEXTS = 24
 SUMS = 60
-COMBINED = 14
+COMBINED = 10
 # Shown solved before each sum, so that the model knows what is wanted; not asked itself.
 EXAMPLE = (2, 3)
 

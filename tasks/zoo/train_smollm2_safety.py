@@ -16,7 +16,7 @@ from tasks.zoo.training import Schedule, train
 
 log = logging.getLogger(__name__)
 
-SCHEDULE = Schedule(steps=100, learning_rate=3e-4, rows={"basic": 2, "code": 2, "help": 6, "safety": 6})
+SCHEDULE = Schedule(steps=150, learning_rate=3e-4, rows={"basic": 1, "code": 1, "help": 8, "safety": 8})
 
 
 def main() -> None:
