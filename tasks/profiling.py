@@ -5,7 +5,7 @@ Done once per base × suite × plan; every fine-tune of the base is measured aga
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gate.domain import evidence
 from gate.domain.evidence import BasinProfile, CapabilityProfile, Plan
 from tasks.bench import Bench, Tell, shared_alpha
 from tasks.estimates import curve_point, estimate
@@ -161,7 +162,7 @@ def _capability(
         margin=benchmark.margin,
         score=estimate(score),
         outcomes=tuple(float(o) for o in outcomes),
-        noise=tuple(curve_point(p) for p in curve),
+        noise=(*_origin(curve), *(curve_point(p) for p in curve)),
         basin_sigma=None if edge is None else estimate(edge),
         sensitivity=sensitivity.adversarial if sensitivity else (),
         random_sensitivity=sensitivity.random if sensitivity else (),
@@ -172,3 +173,10 @@ def _capability(
             f"not measurable: the base scores {float(np.mean(outcomes)):.2f}, not above the margin {benchmark.margin}"
         ),
     )
+
+
+def _origin(curve: tuple[CurvePoint, ...]) -> Iterator[evidence.CurvePoint]:
+    """Where a curve starts: the base itself on the curve's items, exactly."""
+    if curve:
+        base = curve[0].score.value - curve[0].difference.value
+        yield evidence.CurvePoint(at=0.0, estimate=evidence.Estimate.exact(base))

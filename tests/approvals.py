@@ -21,7 +21,7 @@ def a_key(folder: Path, name: str = "gate") -> tuple[Path, Path]:
 
 
 def an_attestation(private: Path, identity: str, **changes: Any) -> str:
-    """The value of tag ``gate.attestation`` for a version; an approval unless changed."""
+    """The value of tag ``gate.vsa`` for a version; an approval unless changed."""
     now = int(time.time())
     given = {
         "subject": identity,

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from databases import Postgres, sqlite_file
 from mlflow_server import MlflowServer
+
+if TYPE_CHECKING:
+    from whole_product import Product
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +20,19 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Product]":
+    """The whole product, once for the session, with the staged base onboarded. Tests share it as `mlflow_server`."""
+    from whole_product import Product
+
+    running = Product(tmp_path_factory.mktemp("product"))
+    try:
+        running.onboard()
+        yield running
+    finally:
+        running.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ TAG_REASON = "gate.reason"
 TAG_POLICY = "gate.policy"
 TAG_RUN = "gate.run_id"
 TAG_EVIDENCE = "gate.evidence"
-TAG_ATTESTATION = "gate.attestation"
+TAG_ATTESTATION = "gate.vsa"
 
 REASON_CHARACTERS = 240
 ATTESTATION_BYTES = 60_000

@@ -35,11 +35,12 @@ def basin_picture(evidence: Evidence) -> bytes:
     rms = evidence.find(Name.DISPLACEMENT_RMS)
     for index, curve in enumerate(c for c in evidence.curves if c.kind == "noise"):
         _band(axes, curve, index)
-        score = evidence.find(Name.SCORE, curve.capability)
-        if rms is not None and score is not None:
+        change = evidence.find(Name.RETENTION, curve.capability)
+        if rms is not None and change is not None:
+            # Where the base's curve starts, plus the paired change: the curve is on fewer items than the score.
             axes.plot(
                 rms.value,
-                score.value,
+                min(max(curve.points[0].estimate.value + change.value, 0.0), 1.0),
                 marker=MARKS[index % 7],
                 color=COLOURS[index % 7],
                 markersize=11,

@@ -93,41 +93,62 @@ def _capabilities(evidence: Evidence) -> Iterator[str]:
         return
     yield "## What it kept"
     yield ""
-    yield "| capability | score | change from base | margin | random move, same size | basin position | headroom | worst-case alignment | adversarial sensitivity vs base |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| capability | score | change from base | margin | random move of this size |"
+    yield "|---|---|---|---|---|"
     for capability in evidence.capabilities:
-        yield _capability_row(evidence, capability)
+        margin = compact(evidence.margins[capability]) if capability in evidence.margins else ABSENT
+        change = _cell(evidence, Name.RETENTION, capability, sign=True)
+        control = _cell(evidence, Name.RETENTION_RANDOM, capability, sign=True)
+        yield f"| {text(capability, 60)} | {_cell(evidence, Name.SCORE, capability)} | {change} | {margin} | {control} |"
+    yield ""
+    yield "Change is candidate minus base on the same items, with its interval; it may not fall below minus the margin."
+    yield ""
+    yield "## How near the edge it is"
+    yield ""
+    yield "| capability | basin position | headroom | toward the worst case | worst small change, vs base |"
+    yield "|---|---|---|---|---|"
+    for capability in evidence.capabilities:
+        yield _edge_row(evidence, capability)
     yield ""
     yield (
-        "Change is candidate minus base on the same items. Basin position is the move's RMS over the largest random noise "
-        "the base survives: 1 is the basin's edge for a *random* direction; a chosen direction can leave the basin far sooner, "
-        "which is what the alignment (cosine with the base's loss gradient) and the adversarial sensitivity look for."
+        "Basin position is the move's RMS over the largest random noise the base survives: 1 is the edge for a *random* "
+        "direction. A chosen direction can leave the basin far sooner. Headroom says how many times its own update the "
+        "fine-tune could still go on; *toward the worst case* is the cosine of the update with the base's loss gradient "
+        "(z: in standard deviations of a random update); the last column is the loss that a searched small weight change "
+        "adds, against the base's."
     )
     yield ""
+    yield from _reasons(evidence)
 
 
-def _capability_row(evidence: Evidence, capability: str) -> str:
-    def cell(name: Name, *, sign: bool = False) -> str:
-        estimate = evidence.find(name, capability)
-        if estimate is not None:
-            return interval(estimate, sign=sign)
-        why = evidence.unmeasured.get(f"{name}/{capability}")
-        return f"not measured: {text(why, 80)}" if why else ABSENT
-
+def _edge_row(evidence: Evidence, capability: str) -> str:
     z = evidence.find(Name.WORST_CASE_ALIGNMENT_Z, capability)
-    alignment = cell(Name.WORST_CASE_ALIGNMENT, sign=True) + (f", z {z.value:+.0f}".replace("-", "−") if z else "")
+    alignment = _cell(evidence, Name.WORST_CASE_ALIGNMENT, capability, sign=True)
     cells = [
         text(capability, 60),
-        cell(Name.SCORE),
-        cell(Name.RETENTION, sign=True),
-        compact(evidence.margins[capability]) if capability in evidence.margins else ABSENT,
-        cell(Name.RETENTION_RANDOM, sign=True),
-        cell(Name.BASIN_POSITION),
-        cell(Name.HEADROOM),
-        alignment,
-        cell(Name.ADVERSARIAL_SENSITIVITY_RATIO),
+        _cell(evidence, Name.BASIN_POSITION, capability),
+        _cell(evidence, Name.HEADROOM, capability),
+        alignment + (f", z {z.value:+.0f}".replace("-", "−") if z else ""),
+        _cell(evidence, Name.ADVERSARIAL_SENSITIVITY_RATIO, capability),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _cell(evidence: Evidence, name: Name, capability: str, *, sign: bool = False) -> str:
+    estimate = evidence.find(name, capability)
+    if estimate is not None:
+        return interval(estimate, sign=sign)
+    return "not measured" if f"{name}/{capability}" in evidence.unmeasured else ABSENT
+
+
+def _reasons(evidence: Evidence) -> Iterator[str]:
+    """Why something was not measured, each reason once."""
+    because: dict[str, list[str]] = {}
+    for what, why in evidence.unmeasured.items():
+        because.setdefault(why, []).append(what)
+    for why, what in because.items():
+        yield f"Not measured ({text(why, 200)}): {text(', '.join(sorted({w.split('/')[0] for w in what})), 400)}."
+        yield ""
 
 
 def _limit(finding: Finding) -> str:

@@ -44,7 +44,7 @@ def register(store: GuardMixin, name: str, source: str = "s3://bucket/a", **tags
 
 
 def attest(store: GuardMixin, name: str, value: str) -> None:
-    store.set_model_version_tag(name, "1", ModelVersionTag("gate.attestation", value))
+    store.set_model_version_tag(name, "1", ModelVersionTag("gate.vsa", value))
 
 
 def test_without_trusted_keys_nothing_is_promoted_and_the_refusal_names_the_setting(
@@ -190,7 +190,7 @@ def test_only_named_users_write_the_gates_tags(store: Store) -> None:
         with pytest.raises(MlflowException, match="written by deputy, gatebot only"):
             guarded.set_model_version_tag("tagged", "1", verdict)
         with pytest.raises(MlflowException, match="is refused"):
-            guarded.delete_model_version_tag("tagged", "1", "gate.attestation")
+            guarded.delete_model_version_tag("tagged", "1", "gate.vsa")
     with app.test_request_context():
         flask.g.mlflow_authenticated_user = "gatebot"
         guarded.set_model_version_tag("tagged", "1", verdict)

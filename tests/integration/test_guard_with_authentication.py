@@ -58,7 +58,7 @@ def test_an_administrator_neither_promotes_nor_writes_a_verdict_and_the_gates_us
     made = admin.post(f"{API}/model-versions/create", json={"name": "llm", "source": "s3://bucket/a"}).json()
     version = made["model_version"]
     identity = version_identity("llm", "1", version["creation_timestamp"], version["source"])
-    tag = {"name": "llm", "version": "1", "key": "gate.attestation", "value": an_attestation(private, identity)}
+    tag = {"name": "llm", "version": "1", "key": "gate.vsa", "value": an_attestation(private, identity)}
     alias = {"name": "llm", "alias": "champion", "version": "1"}
 
     assert admin.post(f"{API}/registered-models/alias", json=alias).status_code == 403

@@ -45,7 +45,7 @@ class Guarded:
         return self.client.create_model_version(name, f"s3://bucket/{self._made}", tags={"team": "nlp"})
 
     def attest(self, version: MlflowVersion, value: str) -> None:
-        self.client.set_model_version_tag(version.name, version.version, "gate.attestation", value)
+        self.client.set_model_version_tag(version.name, version.version, "gate.vsa", value)
 
     def approve(self, version: MlflowVersion) -> None:
         self.attest(version, an_attestation(self.private, identity(version)))
@@ -169,7 +169,7 @@ def test_an_approval_of_one_version_is_none_of_another(guarded: Guarded) -> None
     good = guarded.register()
     bad = guarded.register(good.name)
     guarded.approve(good)
-    guarded.attest(bad, guarded.client.get_model_version(good.name, "1").tags["gate.attestation"])
+    guarded.attest(bad, guarded.client.get_model_version(good.name, "1").tags["gate.vsa"])
 
     with pytest.raises(MlflowException, match="attestation is for another version"):
         guarded.client.set_registered_model_alias(bad.name, "champion", bad.version)

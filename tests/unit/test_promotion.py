@@ -43,7 +43,7 @@ def test_stages_and_models_are_compared_in_the_same_way() -> None:
 
 
 def test_the_gates_results_are_reserved_and_the_owners_tags_are_not() -> None:
-    assert all(is_reserved(tag) for tag in ("gate.verdict", "gate.attestation", "GATE.verdict", "gate.base2"))
+    assert all(is_reserved(tag) for tag in ("gate.verdict", "gate.vsa", "GATE.verdict", "gate.base2"))
     assert not any(is_reserved(tag) for tag in ("gate.base", "team", "mygate.verdict"))
 
 

@@ -33,7 +33,9 @@ def test_foreign_text_is_cut_to_its_limit():
 
 def test_what_was_not_measured_says_why():
     evidence = an_evidence(measurements=(), unmeasured={"retention/math": "stopped: the verdict was decided"})
-    assert "not measured: stopped: the verdict was decided" in markdown(a_verdict(evidence), evidence, "x")
+    report = markdown(a_verdict(evidence), evidence, "x")
+    assert "| math | – | not measured |" in report
+    assert "Not measured (stopped: the verdict was decided): retention." in report
 
 
 def test_numbers_are_rounded_to_their_interval():
