@@ -144,10 +144,10 @@ def _cell(evidence: Evidence, name: Name, capability: str, *, sign: bool = False
 def _reasons(evidence: Evidence) -> Iterator[str]:
     """Why something was not measured, each reason once."""
     because: dict[str, list[str]] = {}
-    for what, why in evidence.unmeasured.items():
-        because.setdefault(why, []).append(what)
-    for why, what in because.items():
-        yield f"Not measured ({text(why, 200)}): {text(', '.join(sorted({w.split('/')[0] for w in what})), 400)}."
+    for name, why in evidence.unmeasured.items():
+        because.setdefault(why, []).append(name)
+    for why, names in because.items():
+        yield f"Not measured ({text(why, 200)}): {text(', '.join(sorted({n.split('/')[0] for n in names})), 400)}."
         yield ""
 
 
