@@ -1,5 +1,6 @@
 """A real MLflow server as a child process."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -62,7 +63,9 @@ class MlflowServer:
     def stop(self) -> None:
         if self._process is None:
             return
-        os.killpg(self._process.pid, signal.SIGKILL)
+        # It may have ended by itself, port taken or configuration refused: the caller then shows its log.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
 
