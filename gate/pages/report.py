@@ -147,7 +147,8 @@ def _reasons(evidence: Evidence) -> Iterator[str]:
     for name, why in evidence.unmeasured.items():
         because.setdefault(why, []).append(name)
     for why, names in because.items():
-        yield f"Not measured ({text(why, 200)}): {text(', '.join(sorted({n.split('/')[0] for n in names})), 400)}."
+        measurements = sorted({name.split("/")[0] for name in names})
+        yield f"Not measured ({text(why, 200)}): {text(', '.join(measurements), 400)}."
         yield ""
 
 
