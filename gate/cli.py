@@ -131,7 +131,7 @@ def worker(queue: Annotated[str, typer.Argument(help="cpu or gpu")]) -> None:
             "-Q",
             queue,
             "-n",
-            f"{queue}-%i-{os.getpid()}@%h",
+            f"{queue}-{os.getpid()}@%h",
             "--pool",
             "prefork",
             "-c",

@@ -2,11 +2,11 @@
 
 Valkey on a unix socket, an MLflow server on SQLite with the guard and webhooks, the API, the dispatcher, a cpu
 worker and a gpu-queue worker. Secrets are made on first start and kept in the state folder, readable by its
-owner only. Whatever was started is stopped, in the reverse order.
+owner only. Whatever was started is stopped: what works first, then what it works with; and a minder does so where
+the starter was killed.
 """
 
 import contextlib
-import ctypes
 import os
 import secrets
 import signal
@@ -16,15 +16,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gate.adapters.signing import generate_key
 from gate.domain.errors import Unavailable
+from gate.embedded import minder
 
 WORKERS = ("cpu", "gpu")
-PR_SET_PDEATHSIG = 1
+FOUNDATIONS = ("mlflow", "valkey")
+"""What the other services lean on: stopped only when those have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class EmbeddedStack:
         self.api_url = f"http://127.0.0.1:{api_port or free_port()}"
         self.socket = self._socket_path()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._minder: subprocess.Popen[bytes] | None = None
         self.environment = self._environment(policies) | dict(settings or {})
 
     def _socket_path(self) -> Path:
@@ -158,7 +161,7 @@ class EmbeddedStack:
             "--maxmemory-policy",
             "noeviction",
         )
-        return Service("valkey", command, self.socket.exists)
+        return Service("valkey", command, lambda: _listens(self.socket))
 
     def services(self) -> Iterator[Service]:
         """Every process of the stack in starting order."""
@@ -187,24 +190,33 @@ class EmbeddedStack:
         return next(s for s in self.services() if s.name == name)
 
     def launch(self, service: Service) -> None:
-        """Start one process with its own log file and process group; it dies with this process."""
+        """Start one process with its own log file and process group; it is ended when this process is gone."""
         logs = self.state / "logs"
         logs.mkdir(exist_ok=True)
         with (logs / f"{service.name}.log").open("ab") as log:
-            self.processes[service.name] = subprocess.Popen(  # noqa: S603  (our own commands)
+            process = self.processes[service.name] = subprocess.Popen(  # noqa: S603  (our own commands)
                 service.command,
                 env=os.environ | self.environment | dict(service.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
+        self._mind(f"+{process.pid}")
+
+    def _mind(self, line: str) -> None:
+        """Tell the minder; the kernel closes its input whatever this process dies of."""
+        if self._minder is None:
+            command = (sys.executable, "-I", minder.__file__)
+            self._minder = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
+        assert self._minder.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._minder.stdin.write(f"{line}\n".encode())
+            self._minder.stdin.flush()
 
     def _await(self, service: Service, limit_s: float = 120.0) -> None:
         deadline = time.monotonic() + limit_s
-        while not service.ready():
-            died = self.processes[service.name].poll()
+        while (died := self.processes[service.name].poll()) is not None or not service.ready():
             if died is not None or time.monotonic() > deadline:
                 what = f"ended with status {died}" if died is not None else f"did not answer within {limit_s:.0f} s"
                 raise Unavailable(f"{service.name} {what}; the end of its log:\n{self.log_tail(service.name)}")
@@ -220,11 +232,24 @@ class EmbeddedStack:
         return [name for name, process in self.processes.items() if process.poll() is not None]
 
     def stop(self, grace_s: float = 10.0) -> None:
-        """End every process in reverse order, gently first; its whole process group after the grace."""
-        for name, process in reversed(list(self.processes.items())):
-            _end_group(process, grace_s if process.poll() is None else 0.0)
-            del self.processes[name]
+        """End every process, the foundations last; gently first, its whole process group after the grace."""
+        names = list(self.processes)
+        self._end([name for name in names if name not in FOUNDATIONS], grace_s)
+        self._end([name for name in names if name in FOUNDATIONS], grace_s)
         self.socket.unlink(missing_ok=True)
+        if self._minder is not None:
+            self._minder.communicate()
+            self._minder = None
+
+    def _end(self, names: Sequence[str], grace_s: float) -> None:
+        """Ask all of them at once, wait, then make sure that nothing of their groups is left."""
+        for name in names:
+            self.processes[name].terminate()
+        deadline = time.monotonic() + grace_s
+        for name in names:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.processes[name].wait(max(0.0, deadline - time.monotonic()))
+            self.kill(name)
 
     def kill(self, name: str) -> None:
         """Kill one service and its children at once (for tests of what survives that)."""
@@ -232,6 +257,7 @@ class EmbeddedStack:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        self._mind(f"-{process.pid}")
 
     def __enter__(self) -> "EmbeddedStack":
         self.start()
@@ -249,16 +275,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Ask the leader, wait, then make sure that nothing of its group is left."""
-    if grace_s:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace_s)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _listens(path: Path) -> bool:
+    """Whether a process listens on the socket; the file alone may be left over from one that was killed."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
