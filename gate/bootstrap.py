@@ -1,8 +1,7 @@
 """The composition root: settings in, adapters out. Nothing else in the gate chooses an adapter."""
 
-from pathlib import Path
-
 from gate.adapters.celery_queue import CeleryQueue
+from gate.adapters.database import ledger_url
 from gate.adapters.mlflow_registry import MlflowRegistry
 from gate.adapters.policy_files import load_policies
 from gate.adapters.signing import DsseSigner
@@ -12,22 +11,14 @@ from gate.domain.policy import PolicySet
 from gate.settings import Settings
 
 
-def database_url(settings: Settings) -> str:
-    """The ledger's URL: as set, else SQLite in the state folder."""
-    if settings.database_url:
-        return settings.database_url
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{Path(settings.state_dir).resolve()}/ledger.db"
-
-
 def migrate_ledger(settings: Settings) -> None:
     """Bring the ledger's tables to this version."""
-    migrate(database_url(settings))
+    migrate(ledger_url(settings.database_url, settings.state_dir))
 
 
 def build_ledger(settings: Settings) -> SqlLedger:
     """The ledger."""
-    return SqlLedger(database_url(settings))
+    return SqlLedger(ledger_url(settings.database_url, settings.state_dir))
 
 
 def build_registry(settings: Settings) -> MlflowRegistry:

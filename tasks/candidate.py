@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from gate.domain.checkpoint import Layout
 from gate.domain.errors import NotMeasurable
 from gate.domain.evidence import (
@@ -23,7 +25,7 @@ from tasks.bench import Bench, Tell, shared_alpha
 from tasks.checkpoints import Located, SafetensorsWeights
 from tasks.deltas import open_delta
 from tasks.estimates import curve_point, measurement
-from tasks.measurements.benchmark import ScoreItems
+from tasks.measurements.benchmark import ScoreItems, Scores
 from tasks.measurements.headroom import headroom, line_curves
 from tasks.measurements.perturbation import DeltaSource, Moved, WeightSource, along, random_like, write_weights
 from tasks.measurements.retention import Retention, measure_retention, random_controls
@@ -67,6 +69,11 @@ class Measuring:
     def items(self, most: int) -> Mapping[str, Sequence[int]]:
         """At most ``most`` items of each capability, of those that the comparison with the base already used."""
         return {name: sorted(self.retained[name].items[:most]) for name in self.capabilities}
+
+    def known(self, items: Mapping[str, Sequence[int]]) -> Mapping[str, Scores]:
+        """The candidate's outcomes on these items, as the comparison with the base found them."""
+        found = {name: dict(zip(r.items, r.outcomes, strict=True)) for name, r in self.retained.items()}
+        return {name: np.array([found[name][item] for item in chosen]) for name, chosen in items.items()}
 
     def outcomes(self) -> Mapping[str, Sequence[float]]:
         """The base's outcomes of all items."""
@@ -206,7 +213,8 @@ def _control(m: Measuring) -> None:
 
 def _line(m: Measuring) -> None:
     """Beyond the candidate along its own direction."""
-    steps = len({1.0, *m.plan.line_points})
+    items = m.items(m.plan.line_items)
+    steps = len({*m.plan.line_points} - {1.0})
     done = iter(range(steps))
 
     def place(t: float) -> None:
@@ -216,10 +224,11 @@ def _line(m: Measuring) -> None:
     curves = line_curves(
         place,
         m.scorers(),
-        m.items(m.plan.line_items),
+        items,
         m.outcomes(),
         points=m.plan.line_points,
         alpha=m.alpha,
+        known=m.known(items),
     )
     for name, points in curves.items():
         m.add(

@@ -3,16 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gate.adapters.signing import DsseSigner
+from gate.bootstrap import build_signer
 from gate.domain.attestation import PAYLOAD_TYPE, measurement_statement, summary_statement
 from gate.domain.checkpoint import Checkpoint, Layout, Lineage
-from gate.domain.errors import InvalidInput
 from gate.domain.evidence import Evidence, canonical_json
 from gate.domain.jobs import inspect_key, measure_key
 from gate.domain.judging import judge
 from gate.domain.verdict import Verdict
 from gate.ports import EvaluationRow, Ledger, Signer
-from gate.settings import Settings
 from tasks.asked import asked, policy_of
 from tasks.places import Places
 from tasks.running import JobContext, JobDone
@@ -25,17 +23,10 @@ def run(job: JobContext) -> JobDone:
     policy = policy_of(job.settings, row)
     evidence = gathered(job.ledger, row)
     verdict = judge(policy, evidence, subject=row.request.version.identity, now=int(job.now()))
-    envelopes = signed(DsseSigner(key_file(job.settings)), evidence, verdict)
+    envelopes = signed(build_signer(job.settings), evidence, verdict)
     job.ledger.save_verdict(job.claim, key, verdict, envelopes, job.now())
     Places(job.settings).forget_candidate(key)
     return JobDone({"outcome": verdict.outcome})
-
-
-def key_file(settings: Settings) -> Any:
-    """The signing key's file; without one no verdict can be given."""
-    if settings.signing_key_file is None:
-        raise InvalidInput("expected GATE_SIGNING_KEY_FILE, found none; make a key with: basin-gate keys generate PATH")
-    return settings.signing_key_file
 
 
 def gathered(ledger: Ledger, row: EvaluationRow) -> Evidence:

@@ -3,6 +3,7 @@
 import math
 
 from gate.domain.evidence import Estimate
+from gate.domain.sentences import number
 
 ABSENT = "–"
 
@@ -24,10 +25,7 @@ def signed(value: float, places: int = 2) -> str:
     >>> signed(-0.001), signed(0.25)
     ('0.00', '+0.25')
     """
-    text = f"{value:+.{places}f}"
-    if float(text) == 0:
-        return text.lstrip("+-")
-    return text.replace("-", "−")
+    return number(value, places, sign=True)
 
 
 def compact(value: float) -> str:
@@ -71,4 +69,4 @@ def interval(estimate: Estimate | None, *, sign: bool = False) -> str:
 
 
 def _fixed(value: float, places: int, sign: bool) -> str:
-    return signed(value, places) if sign else f"{value:.{places}f}".replace("-", "−")
+    return number(value, places, sign=sign)

@@ -98,17 +98,3 @@ def random_controls(
         capability: curve_point(1.0, found, on_items(base_outcomes[capability], items[capability]), alpha)
         for capability, found in outcomes.items()
     }
-
-
-def random_control(
-    place: Callable[[int], object],
-    score: ScoreItems,
-    base_outcomes: Sequence[float] | Scores,
-    *,
-    items: Sequence[int],
-    draws: int,
-    alpha: float,
-) -> CurvePoint:
-    """``random_controls`` of one capability."""
-    found = random_controls(place, {"": score}, {"": items}, {"": base_outcomes}, draws=draws, alpha=alpha)
-    return found[""]

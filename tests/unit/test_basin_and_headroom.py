@@ -10,7 +10,7 @@ from tasks.measurements.confidence import Interval, least_error
 from tasks.measurements.crossing import CurvePoint, crossing
 from tasks.measurements.headroom import headroom, line_curves
 from tasks.measurements.perturbation import normals
-from tasks.measurements.retention import item_order, measure_retention, random_control, random_controls
+from tasks.measurements.retention import item_order, measure_retention, random_controls
 
 SCALES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6)
 
@@ -278,5 +278,6 @@ def test_the_random_control_has_the_draw_as_its_unit_and_places_it_once() -> Non
     assert (found["a"].difference.value, found["a"].difference.n) == (0.0, 4)
     assert found["a"].difference.lower < 0 < found["a"].difference.upper
     assert found["b"].difference.upper < -0.9
-    alone = random_control(lambda draw: None, score["b"], np.ones(40), items=range(30), draws=4, alpha=0.05)
+    one = {"b": score["b"]}
+    alone = random_controls(lambda draw: None, one, {"b": range(30)}, {"b": np.ones(40)}, draws=4, alpha=0.05)["b"]
     assert alone == found["b"]
