@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gate.bootstrap import build_registry
-from gate.domain.checkpoint import Checkpoint, Layout, Lineage
+from gate.domain.checkpoint import Base, Checkpoint, Layout, Lineage
 from gate.domain.errors import InvalidInput, NotFound, NotMeasurable
 from gate.domain.evidence import Defect, DefectCode, Evidence
 from gate.domain.jobs import CPU_QUEUE, GPU_QUEUE, JUDGE, MEASURE, judge_key, measure_key
@@ -35,18 +35,24 @@ def run(job: JobContext) -> JobDone | JobWaits:
     if base is None:
         static = inspect_folder(folder, None, None, _telling(job))
         return _ended(job, row, static_evidence(static, lineage, None, policy, _unresolved(lineage)), measure=None)
+    return _compared(job, row, policy, folder, lineage, base)
+
+
+def _compared(
+    job: JobContext, row: EvaluationRow, policy: Policy, folder: Path, lineage: Lineage, base: Base
+) -> JobDone | JobWaits:
+    """Holds the candidate's files against its base's, once the base's profile has been made or cannot be."""
     profile = profile_job(base, policy)
-    if job.ledger.profile(profile.key) is None:
-        state = job.ledger.job_result(profile.key)
-        if state is None or state[0] != "failed":
-            return JobWaits(profile)
-        raise NotMeasurable(f"the profile of base {base.name} could not be made: {state[2]}")
-    places = Places(job.settings)
-    files = base_files(job.settings, base)
-    static = inspect_folder(
-        folder, (locate(files), base.checkpoint), _existing(places.gradients(profile.key)), _telling(job)
-    )
+    profiled = job.ledger.profile(profile.key) is not None
+    state, _, error = job.ledger.job_result(profile.key) or ("not asked for", None, None)
+    if not profiled and state != "failed":
+        return JobWaits(profile)
+    gradients = Places(job.settings).gradients(profile.key)
+    attested = locate(base_files(job.settings, base)), base.checkpoint
+    static = inspect_folder(folder, attested, _existing(gradients), _telling(job))
     evidence = static_evidence(static, lineage, base, policy)
+    if not profiled:
+        return _ended(job, row, _unprofiled(row, base, evidence, error), measure=None)
     return _ended(job, row, evidence, measure=None if settled(policy, evidence) else profile)
 
 
@@ -67,6 +73,15 @@ def find_lineage(job: JobContext, row: EvaluationRow, folder: Path) -> Lineage:
     )
     own = {name: value for name, value in hints_of(locate(folder)).model_dump().items() if value}
     return resolve_lineage(told.model_copy(update=own))
+
+
+def _unprofiled(row: EvaluationRow, base: Base, evidence: Evidence, error: str | None) -> Evidence:
+    """What the files alone say; kept for this version only, so that the same bytes can be measured later on."""
+    message = (
+        f"expected a profile of base {base.name}, found that none could be made ({error}); mend that, onboard the base "
+        "again with: basin-gate base add, then register the version again"
+    )
+    return evidence.model_copy(update={"key": row.request.key, "errors": (message,)})
 
 
 def _existing(path: Path) -> Path | None:
