@@ -37,6 +37,7 @@ def take_in(
 
     ``name`` is what it is called; ``references`` are further texts that mean it in adapters, tags and runs.
     """
+    source, suite = _lasting(source), _lasting(suite)
     load_suite(suite)
     places = Places(settings)
     places.root.mkdir(parents=True, exist_ok=True)
@@ -62,6 +63,11 @@ def take_in(
     ledger.save_base(base, time.time())
     ledger.audit("base onboarded", "operator", {"base": name, "digest": base.digest, "source": source}, time.time())
     return base
+
+
+def _lasting(place: str) -> str:
+    """A folder or file by its whole path: workers run elsewhere than the operator; anything else as it is."""
+    return str(Path(place).resolve()) if Path(place).exists() else place
 
 
 def _fetch(settings: Settings, source: str, into: Path) -> Path:
