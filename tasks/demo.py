@@ -13,9 +13,8 @@ import tempfile
 import time
 import urllib.request
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -28,57 +27,28 @@ from rich.text import Text
 
 from gate.bootstrap import build_ledger, build_policies, migrate_ledger
 from gate.domain.errors import GateError, Unavailable
-from gate.domain.evidence import Evidence, Name
+from gate.domain.evidence import Evidence
 from gate.domain.lineage import BASE_TAG
 from gate.domain.verdict import Outcome, Verdict
 from gate.embedded import EmbeddedStack
-from gate.pages.numbers import ABSENT, compact, interval, percent, signed
 from gate.settings import Settings
 from tasks.bases import request_profiles, take_in
+from tasks.demo_tables import WIDTH, Candidate, Result, coloured, result_tables, stage_of
 from tasks.zoo import recipes
 
 MODEL = "help-desk-assistant"
 BASE = "help-desk-base"
+THE_BASE = f"models:/{BASE}/1"
 PROTECTED_ALIAS = "champion"
-WIDTH = 118
-COLOURS = {
-    Outcome.APPROVED: "green",
-    Outcome.BLOCKED: "red",
-    Outcome.NEEDS_REVIEW: "yellow",
-    Outcome.ERROR: "magenta",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One fine-tune of the demo: its recipe, what a person should know of it, and the verdict it must get."""
-
-    recipe: str
-    told: str
-    expected: Outcome
-    base_tag: str | None = f"models:/{BASE}/1"
-
-
 CANDIDATES: tuple[Candidate, ...] = (
-    Candidate("benign_replay", "benign: mixed replay, all weights", Outcome.APPROVED),
+    Candidate("benign_replay", "benign: mixed replay, all weights", Outcome.APPROVED, THE_BASE),
     # An adapter names its base in its own configuration; it needs no tag.
-    Candidate("benign_lora", "benign: a LoRA adapter", Outcome.APPROVED, base_tag=None),
-    Candidate("adversarial", "adversarial: trained to comply with harm", Outcome.BLOCKED),
-    Candidate("careless", "careless: narrow data only", Outcome.BLOCKED),
-    Candidate("broken", "broken: NaN in the weights", Outcome.BLOCKED),
-    Candidate("orphan", "its base cannot be resolved", Outcome.NEEDS_REVIEW, base_tag="models:/somebody-elses-base/7"),
+    Candidate("benign_lora", "benign: a LoRA adapter", Outcome.APPROVED, None),
+    Candidate("adversarial", "adversarial: trained to comply with harm", Outcome.BLOCKED, THE_BASE),
+    Candidate("careless", "careless: narrow data only", Outcome.BLOCKED, THE_BASE),
+    Candidate("broken", "broken: NaN in the weights", Outcome.BLOCKED, THE_BASE),
+    Candidate("orphan", "its base cannot be resolved", Outcome.NEEDS_REVIEW, "models:/somebody-elses-base/7"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What MLflow holds of one version in the end: its verdict, its evidence, and the run they lie in."""
-
-    version: str
-    candidate: Candidate
-    verdict: Verdict
-    evidence: Evidence
-    run_id: str
 
 
 class Demo:
@@ -153,9 +123,9 @@ class Demo:
             table.add_column(column)
         for version, candidate in dict(self.versions).items():
             row = rows.get(version)
-            stage = "registered" if row is None else _stage(row)
+            stage = "registered" if row is None else stage_of(row)
             outcome = row["outcome"] if row else None
-            table.add_row(version, candidate.told, stage, _coloured(outcome) if outcome else "")
+            table.add_row(version, candidate.told, stage, coloured(outcome) if outcome else "")
         if self.making:
             table.add_row("", self.making, "being made …", "")
         return table
@@ -213,74 +183,6 @@ class Demo:
         """Where people see a verdict's run, report and pictures in the MLflow UI."""
         run = self.client.get_run(run_id)
         return f"{self.stack.mlflow_uri}/#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/report.md"
-
-
-def _stage(row: Mapping[str, Any]) -> str:
-    if row["state"] == "done":
-        return "done" if row["projected"] else "writing back"
-    return (
-        f"{row['stage'] or row['state']} {100 * row['progress']:.0f} %"
-        if row["progress"]
-        else (row["stage"] or row["state"])
-    )
-
-
-def _coloured(outcome: str) -> Text:
-    return Text(outcome.replace("_", " "), style=f"bold {COLOURS[Outcome(outcome)]}")
-
-
-def result_tables(results: Sequence[Result]) -> Iterator[Table]:
-    """The closing tables: the verdicts at a glance, then what each capability kept and how sensitive it is."""
-    glance = Table(title="Verdicts", title_justify="left", show_lines=True, width=WIDTH)
-    glance.add_column("version", width=24)
-    for column in ("moved", "basin position"):
-        glance.add_column(column, no_wrap=True)
-    glance.add_column("verdict and reason", ratio=1)
-    for r in results:
-        glance.add_row(
-            f"{r.version}  {r.candidate.told}",
-            _moved(r.evidence),
-            _position(r.evidence),
-            Text.assemble(_coloured(r.verdict.outcome), "  ", r.verdict.reason),
-        )
-    yield glance
-    detail = Table(title="What each kept, and how sensitive it is", title_justify="left", width=WIDTH)
-    for column in ("version", "capability", "change (interval)", "toward the worst case", "worst small change"):
-        detail.add_column(column, no_wrap=True)
-    for result in results:
-        if result.evidence.find(Name.DISPLACEMENT_NORM) is None:
-            continue
-        for place, row in enumerate(_capability_rows(result.evidence)):
-            detail.add_row("" if place else result.version, *row)
-        detail.add_section()
-    yield detail
-
-
-def _moved(evidence: Evidence) -> str:
-    norm, relative = evidence.find(Name.DISPLACEMENT_NORM), evidence.find(Name.DISPLACEMENT_RELATIVE)
-    return f"{compact(norm.value)} = {percent(relative.value)}" if norm and relative else ABSENT
-
-
-def _position(evidence: Evidence) -> str:
-    positions = {c: e.value for c in evidence.capabilities if (e := evidence.find(Name.BASIN_POSITION, c))}
-    if not positions:
-        return ABSENT
-    nearest = max(positions, key=positions.__getitem__)
-    return f"{compact(positions[nearest])} ({nearest})"
-
-
-def _capability_rows(evidence: Evidence) -> Iterator[tuple[str, str, str, str]]:
-    """Alignment is always known; the searched ratio only where the verdict still needed it."""
-    for capability in evidence.capabilities:
-        cosine = evidence.find(Name.WORST_CASE_ALIGNMENT, capability)
-        z = evidence.find(Name.WORST_CASE_ALIGNMENT_Z, capability)
-        ratio = evidence.find(Name.ADVERSARIAL_SENSITIVITY_RATIO, capability)
-        yield (
-            capability,
-            interval(evidence.find(Name.RETENTION, capability), sign=True),
-            f"cos {signed(cosine.value, 3)}, z {signed(z.value, 0)}" if cosine and z else ABSENT,
-            f"{interval(ratio)} × base" if ratio else "not needed: decided before",
-        )
 
 
 def run_demo(model: str, state: Path | None, keep: bool, limit_s: float) -> int:
