@@ -34,7 +34,8 @@ def run(job: JobContext) -> JobDone | JobWaits:
     base = match_base(lineage, job.ledger.bases())
     if base is None:
         static = inspect_folder(folder, None, None, _telling(job))
-        return _ended(job, row, static_evidence(static, lineage, None, policy, _unresolved(lineage)), measure=None)
+        evidence = static_evidence(static, lineage, None, policy, _unresolved(lineage))
+        return _ended(job, row, _of_this_version(row, evidence), measure=None)
     return _compared(job, row, policy, folder, lineage, base)
 
 
@@ -52,7 +53,8 @@ def _compared(
     static = inspect_folder(folder, attested, _existing(gradients), _telling(job))
     evidence = static_evidence(static, lineage, base, policy)
     if not profiled:
-        return _ended(job, row, _unprofiled(row, base, evidence, error), measure=None)
+        evidence = evidence.model_copy(update={"errors": (_unprofiled(base, error),)})
+        return _ended(job, row, _of_this_version(row, evidence), measure=None)
     return _ended(job, row, evidence, measure=None if settled(policy, evidence) else profile)
 
 
@@ -75,13 +77,16 @@ def find_lineage(job: JobContext, row: EvaluationRow, folder: Path) -> Lineage:
     return resolve_lineage(told.model_copy(update=own))
 
 
-def _unprofiled(row: EvaluationRow, base: Base, evidence: Evidence, error: str | None) -> Evidence:
-    """What the files alone say; kept for this version only, so that the same bytes can be measured later on."""
-    message = (
+def _of_this_version(row: EvaluationRow, evidence: Evidence) -> Evidence:
+    """Evidence that other versions of the same bytes do not share: theirs may name another base, or be measured."""
+    return evidence.model_copy(update={"key": row.request.key})
+
+
+def _unprofiled(base: Base, error: str | None) -> str:
+    return (
         f"expected a profile of base {base.name}, found that none could be made ({error}); mend that, onboard the base "
         "again with: basin-gate base add, then register the version again"
     )
-    return evidence.model_copy(update={"key": row.request.key, "errors": (message,)})
 
 
 def _existing(path: Path) -> Path | None:
@@ -110,8 +115,7 @@ def _unfetched(row: EvaluationRow, policy: Policy, error: Exception) -> Evidence
         checkpoint=Checkpoint(layout=Layout.UNKNOWN, files=()),
         defects=(Defect(code=DefectCode.ARTIFACTS_MISSING, message=str(error)),),
     )
-    # No bytes, so no content to share evidence by: the version itself keys it.
-    return static_evidence(nothing, Lineage(), None, policy).model_copy(update={"key": row.request.key})
+    return _of_this_version(row, static_evidence(nothing, Lineage(), None, policy))
 
 
 def _ended(job: JobContext, row: EvaluationRow, evidence: Evidence, measure: JobRequest | None) -> JobDone:

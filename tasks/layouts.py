@@ -99,7 +99,10 @@ def locate(folder: Path) -> Located:
 
 def _as_adapter(found: Located, adapter: Path, defects: _Defects) -> Located:
     if not is_file(adapter / ADAPTER_WEIGHTS):
-        defects.note(DefectCode.ARTIFACTS_MISSING, _missing(f"{ADAPTER_WEIGHTS} beside {ADAPTER_CONFIG}", adapter))
+        defects.note(
+            DefectCode.ARTIFACTS_MISSING,
+            _missing(f"{ADAPTER_WEIGHTS} beside {ADAPTER_CONFIG}", _shown(found.root, adapter)),
+        )
     config = _document(adapter / ADAPTER_CONFIG, json.loads, defects)
     return replace(
         found, layout=Layout.ADAPTER, adapter=adapter, adapter_config=config, weights=(), shipped_base=found.weights
@@ -109,7 +112,7 @@ def _as_adapter(found: Located, adapter: Path, defects: _Defects) -> Located:
 def _as_model(found: Located, defects: _Defects) -> Located:
     if found.weights:
         if found.config_file is None:
-            message = _missing("config.json beside the weights", found.weights[0].parent)
+            message = _missing("config.json beside the weights", _shown(found.root, found.weights[0].parent))
             defects.note(DefectCode.ARTIFACTS_MISSING, message)
         return replace(found, layout=Layout.SHARDED if found.index else Layout.FULL)
     source = found.transformers_flavor.get("source_model_name")
@@ -117,7 +120,7 @@ def _as_model(found: Located, defects: _Defects) -> Located:
         message = f"expected weights, found only a reference to {source!r}; log the model with save_pretrained=True"
         defects.note(DefectCode.NOT_MEASURABLE, message)
     elif not defects:
-        defects.note(DefectCode.ARTIFACTS_MISSING, _missing(f"{WEIGHTS} or {INDEX}", found.root))
+        defects.note(DefectCode.ARTIFACTS_MISSING, _missing(f"{WEIGHTS} or {INDEX}", _shown(found.root, found.root)))
     return found
 
 
@@ -175,7 +178,8 @@ def _depth(root: Path, folder: Path) -> int:
 
 
 def _shown(root: Path, folder: Path) -> str:
-    return f"{folder.relative_to(root).as_posix()}/"
+    # The root's own name is the cache's and means nothing to whoever registered the version.
+    return "the folder" if folder == root else f"{folder.relative_to(root).as_posix()}/"
 
 
 def _inside(root: Path, claimed: str, defects: _Defects) -> Path | None:
@@ -203,7 +207,9 @@ def _weights(root: Path, model: Path, defects: _Defects) -> tuple[tuple[Path, ..
     shards = [path for name in names if (path := _inside(model, name, defects)) is not None]
     absent = [path.relative_to(root).as_posix() for path in shards if not is_file(path)]
     if absent:
-        defects.note(DefectCode.ARTIFACTS_MISSING, _missing(f"the {len(names)} shards of {INDEX}", model, absent))
+        defects.note(
+            DefectCode.ARTIFACTS_MISSING, _missing(f"the {len(names)} shards of {INDEX}", _shown(root, model), absent)
+        )
     if absent or len(shards) < len(names):
         return (), NOTHING
     return tuple(shards), MappingProxyType(index)
@@ -214,8 +220,8 @@ def _tokenizer(root: Path, model: Path | None, adapter: Path | None) -> Path | N
     return next((c for c in candidates if c and any(is_file(c / name) for name in TOKENIZER_FILES)), None)
 
 
-def _missing(what: str, where: Path, absent: Sequence[str] = ()) -> str:
-    found = f"missing: {', '.join(absent[:5])}" if absent else f"none in {where.name}/"
+def _missing(what: str, where: str, absent: Sequence[str] = ()) -> str:
+    found = f"missing: {', '.join(absent[:5])}" if absent else f"none in {where}"
     return (
         f"expected {what}, found {found}; wait for the upload to end or upload the missing files, then register again"
     )

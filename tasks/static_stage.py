@@ -62,8 +62,9 @@ def inspect_folder(
         checkpoint = Checkpoint(layout=found.layout, files=digests.files(seen.files), **_extent(stage.entries))
         spoofed = list(_base_defects(base, base_digests)) if base and base_digests and swept else []
     defects = [
-        *found.defects,
+        # First what is dangerous: that nothing loadable was found beside a pickle is only what follows from it.
         *seen.defects,
+        *found.defects,
         *_claims(found, base),
         *_unmeasured(found, seen),
         *stage.defects,

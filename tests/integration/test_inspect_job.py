@@ -1,4 +1,4 @@
-"""The job that inspects a candidate, where the base's profile could not be made."""
+"""The job that inspects a candidate: what it finds, what it waits for, and whom it tells what."""
 
 import shutil
 import time
@@ -63,8 +63,8 @@ class Bench:
     def fail_the_profile(self) -> None:
         self.ledger.fail(self.ledger.claim(self.profile, "w", 60, time.time()), time.time(), error="no memory")
 
-    def ask(self, folder: Path, number: str) -> str:
-        tags = {BASE_TAG: "staged base"}
+    def ask(self, folder: Path, number: str, base: str) -> str:
+        tags = {BASE_TAG: base}
         version = self.registry.add(a_version(version=number, source=str(folder), tags=tags))
         request = request_for(version, self.policies.policies[0], [])
         self.ledger.request_evaluation(request, time.time())
@@ -73,9 +73,9 @@ class Bench:
     def claimed(self, job_key: str) -> JobContext:
         return JobContext(self.ledger.claim(job_key, "w", 60, time.time()), self.ledger, self.settings)
 
-    def walk(self, folder: Path, number: str = "1") -> EvaluationRow:
+    def walk(self, folder: Path, number: str = "1", base: str = "staged base") -> EvaluationRow:
         """Inspected and judged; nothing in between may be asked for."""
-        key = self.ask(folder, number)
+        key = self.ask(folder, number, base)
         for job in (inspect_key(key), judge_key(key)):
             context = self.claimed(job)
             done = inspect.run(context) if job == inspect_key(key) else judge.run(context)
@@ -96,7 +96,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def test_it_waits_while_the_profile_is_still_to_be_made(bench: Bench) -> None:
-    context = bench.claimed(inspect_key(bench.ask(STAGED, "1")))
+    context = bench.claimed(inspect_key(bench.ask(STAGED, "1", "staged base")))
     assert inspect.run(context) == JobWaits(profile_job(bench.base, bench.policies.policies[0]))
 
 
@@ -121,6 +121,22 @@ def test_the_same_bytes_can_be_measured_once_the_profile_can_be_made(bench: Benc
     bench.fail_the_profile()
     first = bench.walk(STAGED)
     request_profiles(bench.ledger, bench.base, bench.policies)
-    context = bench.claimed(inspect_key(bench.ask(STAGED, "2")))
+    context = bench.claimed(inspect_key(bench.ask(STAGED, "2", "staged base")))
     assert isinstance(inspect.run(context), JobWaits)
     assert bench.ledger.evidence(first.evidence_key).key == first.request.key
+
+
+def test_each_version_of_the_same_bytes_is_told_which_base_it_named_itself(bench: Bench) -> None:
+    reasons = [bench.walk(STAGED, number, base).reason for number, base in (("1", "nobody's"), ("2", "somebody's"))]
+    assert ["nobody's" in reasons[0], "somebody's" in reasons[1]] == [True, True]
+
+
+def test_a_pickle_is_told_before_what_follows_from_it_and_no_folder_of_the_cache_is_named(
+    bench: Bench, tmp_path: Path
+) -> None:
+    folder = copied(STAGED, tmp_path / "pickled")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    row = bench.walk(folder, base="nobody's")
+    assert row.reason.startswith("pytorch_model.bin")
+    (missing,) = [d for d in bench.ledger.evidence(row.evidence_key).defects if d.code == "artifacts_missing"]
+    assert "none in the folder" in missing.message
