@@ -4,8 +4,7 @@ import json
 import os
 import posixpath
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Any
@@ -24,8 +23,6 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".pkl")
 CONFIGURATIONS = frozenset({"config.json", "adapter_config.json"})
 OUR_SERVERS = frozenset({"mlflow-artifacts", "http", "https"})
 OBJECT_STORES = frozenset({"s3", "gs", "wasbs", "abfss", "r2", "b2"})
-SETTLE_S = 1.0
-"""Seconds between two looks at a folder that is still being uploaded."""
 
 Listing = Mapping[str, int]
 """Path inside the folder → size in bytes."""
@@ -44,24 +41,22 @@ class ArtifactFetcher:
         *,
         most_bytes: int,
         local_roots: Sequence[Path] = (),
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._tracking_uri = tracking_uri
         self._most_bytes = most_bytes
         self._local_roots = tuple(root.resolve() for root in local_roots)
-        self._sleep = sleep
 
-    def fetch(self, uri: str, into: Path, *, patience_s: float) -> Path:
+    def fetch(self, uri: str, into: Path, *, may_be_uploading: bool = False) -> Path:
         """Every file under ``uri``, in the new folder ``into``.
 
-        A folder that is empty, incomplete or changing is looked at again for ``patience_s``. After that an
-        incomplete one is fetched as it is (its defects are findings), an empty one is `NotFound`, and one that
-        changes while it is read is `Unavailable`.
+        One that changes while it is read is `Unavailable`, and so is an empty or incomplete one that
+        ``may_be_uploading``. Else an incomplete one is fetched as it is (its defects are findings), and an empty
+        one is `NotFound`.
         """
         self._allow(uri)
         with asking(f"artifacts {uri}"):
             repository = get_artifact_repository(uri, tracking_uri=self._tracking_uri)
-            listing = self._settled(repository, uri, patience_s)
+            listing = self._settled(repository, uri, may_be_uploading)
             self._within_limits(listing, uri, into)
             return self._download(repository, listing, uri, into)
 
@@ -95,12 +90,10 @@ class ArtifactFetcher:
                 "from a run or a logged model"
             )
 
-    def _settled(self, repository: Any, uri: str, patience_s: float) -> Listing:
-        deadline = time.monotonic() + patience_s
+    def _settled(self, repository: Any, uri: str, may_be_uploading: bool) -> Listing:
         listing = self._listing(repository)
-        while not self._complete(repository, listing) and time.monotonic() < deadline:
-            self._sleep(SETTLE_S)
-            listing = self._listing(repository)
+        if may_be_uploading and not self._complete(repository, listing):
+            raise Unavailable(f"expected a whole checkpoint at {uri}, found it incomplete; it may still be uploaded")
         if not listing:
             raise NotFound(f"expected files at {uri}, found none; upload the artifacts before registering the version")
         return listing

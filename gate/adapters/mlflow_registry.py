@@ -180,8 +180,8 @@ class MlflowRegistry:
     def fetch(self, version: ModelVersion, into: Path) -> Path:
         """Every file of the version, in the new folder ``into``.
 
-        Raises `NotFound` where there is nothing to fetch (any more), `Unavailable` where a later try can help,
-        `InvalidInput` where the source may not be read, `NotMeasurable` where it is too large.
+        Raises `NotFound` where there is nothing to fetch (any more), `Unavailable` where a later try can help (also
+        while a version made just now is incomplete: nobody stands and waits for an upload), `InvalidInput` where the source may not be read, `NotMeasurable` where it is too large.
         """
         if self.version(version.name, version.version).identity != version.identity:
             raise NotFound(
@@ -190,8 +190,8 @@ class MlflowRegistry:
         with asking(f"source of {version.uri}"):
             uri = self._store.get_model_version_download_uri(version.name, version.version)
         age_s = self._clock() - version.created_ms / 1000
-        patience_s = min(max(self._upload_patience_s - age_s, 0.0), self._upload_patience_s)
-        return self._fetcher.fetch(uri, into, patience_s=patience_s)
+        # Either side of now: the registry's clock need not be ours.
+        return self._fetcher.fetch(uri, into, may_be_uploading=abs(age_s) < self._upload_patience_s)
 
     # -- the writing of verdicts
 

@@ -220,21 +220,18 @@ def test_a_version_without_files_is_not_found(client, registry, tmp_path):
         registry.fetch(registry.version(name, number), tmp_path / "fetched")
 
 
-def test_an_upload_still_running_is_waited_for(client, settings, tmp_path):
+def test_an_upload_still_running_is_left_alone_until_it_is_whole(client, settings, tmp_path):
     run_id, source = upload(client, tmp_path, {"config.json": b"{}", "model.safetensors.index.json": INDEX})
     name = unique()
     client.create_registered_model(name)
-    number = str(client.create_model_version(name, source, run_id).version)
+    version = str(client.create_model_version(name, source, run_id).version)
     registry = MlflowRegistry(settings, upload_patience_s=3600)
-    late = iter(["model-1.safetensors", "model-2.safetensors"])
-
-    def upload_the_next_shard(_: float) -> None:
-        shard = tmp_path / next(late)
-        shard.write_bytes(SAFETENSORS)
-        client.log_artifact(run_id, str(shard), "model")
-
-    registry._fetcher._sleep = upload_the_next_shard
-    fetched = registry.fetch(registry.version(name, number), tmp_path / "fetched")
+    for file in ("model-1.safetensors", "model-2.safetensors"):
+        with pytest.raises(Unavailable, match="incomplete"):
+            registry.fetch(registry.version(name, version), tmp_path / "fetched")
+        (tmp_path / file).write_bytes(SAFETENSORS)
+        client.log_artifact(run_id, str(tmp_path / file), "model")
+    fetched = registry.fetch(registry.version(name, version), tmp_path / "fetched")
     assert len(list(fetched.glob("*.safetensors"))) == 2
 
 

@@ -10,8 +10,8 @@ from gate.domain.errors import InvalidInput, NotFound, NotMeasurable, Unavailabl
 HERE = "http://mlflow.example:5000"
 
 
-def a_fetcher(*roots, most_bytes=10_000, sleep=lambda _: None):
-    return ArtifactFetcher(HERE, most_bytes=most_bytes, local_roots=roots, sleep=sleep)
+def a_fetcher(*roots, most_bytes=10_000):
+    return ArtifactFetcher(HERE, most_bytes=most_bytes, local_roots=roots)
 
 
 def put(folder, **files):
@@ -47,38 +47,38 @@ def source(tmp_path):
 )
 def test_a_source_elsewhere_is_refused_before_anything_is_asked_of_it(uri, tmp_path):
     with pytest.raises(InvalidInput, match="expected"):
-        a_fetcher().fetch(uri, tmp_path / "into", patience_s=0)
+        a_fetcher().fetch(uri, tmp_path / "into")
 
 
 def test_a_local_folder_is_fetched_only_below_a_root_the_operator_gave(source, tmp_path):
-    fetched = a_fetcher(tmp_path).fetch(str(source), tmp_path / "into", patience_s=0)
+    fetched = a_fetcher(tmp_path).fetch(str(source), tmp_path / "into")
     assert (fetched / "model.safetensors").read_bytes() == b"weights"
     with pytest.raises(InvalidInput, match="local path"):
-        a_fetcher(source / "deeper").fetch(str(source), tmp_path / "into", patience_s=0)
+        a_fetcher(source / "deeper").fetch(str(source), tmp_path / "into")
     with pytest.raises(InvalidInput, match="local path"):
-        a_fetcher(source).fetch(f"{source}/../other", tmp_path / "into", patience_s=0)
+        a_fetcher(source).fetch(f"{source}/../other", tmp_path / "into")
 
 
 def test_an_earlier_fetch_is_replaced_whole(source, tmp_path):
     put(tmp_path / "into", stale__bin=b"old")
-    fetched = a_fetcher(tmp_path).fetch(str(source), tmp_path / "into", patience_s=0)
+    fetched = a_fetcher(tmp_path).fetch(str(source), tmp_path / "into")
     assert sorted(p.name for p in fetched.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_an_empty_source_is_not_found_after_the_patience(tmp_path):
+def test_an_empty_source_is_not_found(tmp_path):
     (tmp_path / "source").mkdir()
     with pytest.raises(NotFound, match="upload"):
-        a_fetcher(tmp_path).fetch(str(tmp_path / "source"), tmp_path / "into", patience_s=0)
+        a_fetcher(tmp_path).fetch(str(tmp_path / "source"), tmp_path / "into")
 
 
-@pytest.mark.parametrize("there", [{"config__json": b"{}"}, {"model__safetensors": b"weights"}])
-def test_files_still_on_their_way_are_waited_for(tmp_path, there):
+@pytest.mark.parametrize("there", [{}, {"config__json": b"{}"}, {"model__safetensors": b"weights"}])
+def test_files_still_on_their_way_are_looked_for_again_later(tmp_path, there):
+    (tmp_path / "source").mkdir()
     source = put(tmp_path / "source", **there)
-
-    def upload_the_rest(_: float) -> None:
-        put(source, config__json=b"{}", model__safetensors=b"weights")
-
-    fetched = a_fetcher(tmp_path, sleep=upload_the_rest).fetch(str(source), tmp_path / "into", patience_s=3600)
+    with pytest.raises(Unavailable, match="incomplete"):
+        a_fetcher(tmp_path).fetch(str(source), tmp_path / "into", may_be_uploading=True)
+    put(source, config__json=b"{}", model__safetensors=b"weights")
+    fetched = a_fetcher(tmp_path).fetch(str(source), tmp_path / "into", may_be_uploading=True)
     assert sorted(p.name for p in fetched.iterdir()) == ["config.json", "model.safetensors"]
 
 
@@ -87,14 +87,14 @@ def test_a_checkpoint_that_stays_incomplete_is_fetched_as_it_is_for_its_defects_
     source = put(tmp_path / "source", config__json=b"{}")
     (source / "model.safetensors.index.json").write_bytes(index)
     (source / "model-1.safetensors").write_bytes(b"weights")
-    fetched = a_fetcher(tmp_path).fetch(str(source), tmp_path / "into", patience_s=0)
+    fetched = a_fetcher(tmp_path).fetch(str(source), tmp_path / "into")
     assert not (fetched / "model-2.safetensors").exists()
 
 
 @pytest.mark.parametrize("index", [b"", b"[]", b"{}", b'{"weight_map": 7}', b"\xff"])
 def test_a_broken_index_does_not_stop_the_fetch(source, tmp_path, index):
     (source / "model.safetensors.index.json").write_bytes(index)
-    fetched = a_fetcher(tmp_path).fetch(str(source), tmp_path / "into", patience_s=0)
+    fetched = a_fetcher(tmp_path).fetch(str(source), tmp_path / "into")
     assert (fetched / "model.safetensors.index.json").read_bytes() == index
 
 
@@ -110,13 +110,13 @@ def test_a_source_that_changes_while_it_is_read_leaves_nothing_behind(source, tm
 
     monkeypatch.setattr(LocalArtifactRepository, "download_artifacts", change_meanwhile)
     with pytest.raises(Unavailable, match="changed"):
-        a_fetcher(tmp_path).fetch(str(source), tmp_path / "into", patience_s=0)
+        a_fetcher(tmp_path).fetch(str(source), tmp_path / "into")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
 
 
 def test_a_checkpoint_over_the_limit_is_not_fetched(source, tmp_path):
     with pytest.raises(NotMeasurable, match="GATE_MAX_ARTIFACT_BYTES"):
-        a_fetcher(tmp_path, most_bytes=5).fetch(str(source), tmp_path / "into", patience_s=0)
+        a_fetcher(tmp_path, most_bytes=5).fetch(str(source), tmp_path / "into")
 
 
 class Entry:
@@ -138,7 +138,7 @@ class LyingRepository:
 
 def fetched_from(repository, tmp_path, monkeypatch):
     monkeypatch.setattr("gate.adapters.mlflow_artifacts.get_artifact_repository", lambda *_, **__: repository)
-    return a_fetcher().fetch("mlflow-artifacts:/1/model", tmp_path / "into", patience_s=0)
+    return a_fetcher().fetch("mlflow-artifacts:/1/model", tmp_path / "into")
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/passwd", "a\\..\\x", "nul\0", ""])
