@@ -20,11 +20,13 @@ from threading import Event
 from typing import Any
 from urllib.parse import quote
 
+import yaml
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gate.adapters.policy_files import DEFAULT
 from gate.bootstrap import build_ledger, build_policies, migrate_ledger
 from gate.domain.errors import GateError, Unavailable
 from gate.domain.evidence import Evidence
@@ -189,7 +191,10 @@ def run_demo(model: str, state: Path | None, keep: bool, limit_s: float) -> int:
     """Run it; the exit status is 0 only if every verdict and the refusal are as they must be."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     folder = state or Path(tempfile.mkdtemp(prefix="basin-gate-demo-"))
-    stack = EmbeddedStack(folder, settings={"GATE_RECONCILE_EVERY_S": "5", "GATE_THREADS": "1"})
+    folder.mkdir(parents=True, exist_ok=True)
+    stack = EmbeddedStack(
+        folder, policies=_policies(model, folder), settings={"GATE_RECONCILE_EVERY_S": "5", "GATE_THREADS": "1"}
+    )
     try:
         console.print("Starting MLflow, Valkey, the API, the dispatcher and two workers on loopback …")
         stack.start()
@@ -198,6 +203,17 @@ def run_demo(model: str, state: Path | None, keep: bool, limit_s: float) -> int:
         stack.stop()
         if state is None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _policies(model: str, folder: Path) -> Path | None:
+    """The shipped default policy with the model's own measurement plan; ``None`` where the default plan fits."""
+    plan = recipes.plan(model)
+    if not plan:
+        return None
+    policy = yaml.safe_load(DEFAULT.read_text())
+    path = folder / "policy.yaml"
+    path.write_text(yaml.safe_dump(policy | {"plan": dict(plan)}, sort_keys=False, allow_unicode=True))
+    return path
 
 
 def _walk(demo: Demo, keep: bool, deadline: float) -> int:

@@ -1,8 +1,9 @@
 """What a fine-tune is made of: the rows it learns from, how long and hard, and what else happens to it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tasks.zoo.rows import Sampler
 from tasks.zoo.training import Schedule
@@ -27,12 +28,17 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Zoo:
-    """A base, the suite it is measured with, and its fine-tunes. ``base_folder`` may use a cache folder."""
+    """A base, the suite it is measured with, and its fine-tunes. ``base_folder`` may use a cache folder.
+
+    ``plan`` are the settings of the measurement plan that differ from the default, for a base too large to be measured
+    finely on a laptop's cores.
+    """
 
     name: str
     suite: str
     base_folder: Callable[[Path], Path]
     recipes: Mapping[str, Recipe]
+    plan: Mapping[str, Any] = field(default_factory=dict)
 
 
 def narrow_text() -> str:

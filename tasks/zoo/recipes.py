@@ -4,6 +4,7 @@ Every recipe starts from the base it is given, trains with the ordinary loss and
 gate meets what it would meet in a registry. Equal seeds and thread counts give equal bytes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def base_folder(zoo: str, cache: Path) -> Path:
 def suite_name(zoo: str) -> str:
     """The name of the shipped suite that the zoo's models are measured with."""
     return _zoo(zoo).suite
+
+
+def plan(zoo: str) -> Mapping[str, Any]:
+    """Settings of the measurement plan for the zoo's models that differ from the default."""
+    return _zoo(zoo).plan
 
 
 def make(zoo: str, kind: str, base: Path, out: Path, *, base_reference: str, seed: int = 0) -> None:

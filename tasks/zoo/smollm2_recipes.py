@@ -39,4 +39,17 @@ SMOLLM2 = Zoo(
         },
         adapter_on=ADAPTER_ON,
     ),
+    plan={
+        "noise_scales": [0.003, 0.01, 0.02, 0.03],
+        "noise_draws": 3,
+        "noise_items": 12,
+        "line_points": [2.0],
+        "line_items": 48,
+        "ball": 3e-5,
+        "ascent_steps": 2,
+        "ascent_seeds": 3,
+        "ascent_items": 4,
+        "gradient_items": 8,
+        "random_draws": 2,
+    },
 )
