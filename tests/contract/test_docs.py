@@ -95,8 +95,10 @@ def command_lines() -> Iterator[Any]:
     """Each ``basin-gate …`` line of a console or YAML block, and each in the prose that has arguments."""
     for kind in ("console", "yaml", "text"):
         for page, _, text in fences(kind):
-            for line in re.findall(r"^(?:\$ (?:[A-Z_]+=\S+ )*|- run: )(basin-gate [^\n]*)$", text, re.MULTILINE):
-                yield pytest.param(line, id=f"{page}:{line}")
+            for line in re.findall(r"^(?:\$ |- run: )([^\n]*)$", text, re.MULTILINE):
+                for part in re.split(r" &&? ?", line):
+                    if part.startswith("basin-gate "):
+                        yield pytest.param(part, id=f"{page}:{part}")
     for page in PAGES:
         for line in re.findall(r"`(basin-gate [^`\n]+)`", prose(page)):
             yield pytest.param(line, id=f"{page.relative_to(ROOT)}:{line}")
