@@ -202,6 +202,58 @@ def show(
     sys.stdout.write(json.dumps(_get(path), indent=2, ensure_ascii=False) + "\n")
 
 
+@app.command()
+def verify(
+    target: Annotated[str, typer.Argument(help="A folder, models:/NAME/VERSION or models:/NAME@ALIAS.")],
+    attestation: Annotated[
+        Path | None, typer.Option(help="The folder's attestation; basin-gate.vsa.json inside it without this.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="PEM file of trusted public keys; GATE_TRUSTED_KEYS_FILE without it.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Policy file or folder: its present text must be what it was approved by.")
+    ] = None,
+    expect: Annotated[
+        str, typer.Option(help="For a folder: the version that its files must be, models:/NAME/VERSION.")
+    ] = "",
+    into: Annotated[
+        Path | None, typer.Option(help="For a version: new folder to fetch it into, left only if it is verified.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="File of digests already made; trusts size, inode and times of change.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verify that files are approved, byte for byte. Exit status 0 verified, 1 refused, 2 could not be decided."""
+    from gate.adapters.folder_digests import DigestCache
+    from gate.adapters.policy_files import load_policies
+    from gate.domain.reference import parse_reference
+    from gate.domain.verification import Demand, told
+    from gate.verify import FolderCheck, trusted
+
+    registered = target.startswith("models:")
+    if (registered and (attestation or expect)) or (not registered and into):
+        raise InvalidInput("expected --attestation and --expect with a folder, --into with models:/…, found otherwise")
+    demand = Demand(
+        resource=parse_reference(expect).resource if expect else None,
+        policies={p.name: p.digest for p in load_policies(policy).policies} if policy else None,
+    )
+    check = FolderCheck(trusted(keys), demand, DigestCache(cache) if cache else None)
+    if registered:
+        from gate.bootstrap import build_registry
+
+        found = check.version(build_registry(settings()), parse_reference(target), into)
+    else:
+        found = check.folder(Path(target), attestation)
+    if as_json:
+        shown = {"verified": found.verified, **found.model_dump(mode="json")}
+        sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
+    else:
+        out.print(told(found), soft_wrap=True, markup=False, highlight=False)
+    raise typer.Exit(0 if found.verified else 1)
+
+
 def _get(path: str) -> Any:
     url = settings().public_url + path
     try:

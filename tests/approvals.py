@@ -9,6 +9,7 @@ from builders import a_verdict, an_evidence
 
 from gate.adapters.signing import DsseSigner, generate_key
 from gate.domain.attestation import PAYLOAD_TYPE, measurement_statement, summary_statement
+from gate.domain.checkpoint import Checkpoint
 from gate.domain.evidence import canonical_json
 from gate.domain.verdict import Outcome
 
@@ -20,8 +21,8 @@ def a_key(folder: Path, name: str = "gate") -> tuple[Path, Path]:
     return private, public
 
 
-def an_attestation(private: Path, identity: str, **changes: Any) -> str:
-    """The value of tag ``gate.vsa`` for a version; an approval unless changed."""
+def an_attestation(private: Path, identity: str, candidate: Checkpoint | None = None, **changes: Any) -> str:
+    """The value of tag ``gate.vsa`` for a version (of these files); an approval unless changed."""
     now = int(time.time())
     given = {
         "subject": identity,
@@ -31,8 +32,9 @@ def an_attestation(private: Path, identity: str, **changes: Any) -> str:
         "judged_at": now - 10,
         "expires_at": now + 3600,
     }
-    verdict = a_verdict(**(given | changes))
-    signer, evidence = DsseSigner(private), an_evidence()
+    evidence = an_evidence(candidate=candidate) if candidate else an_evidence()
+    verdict = a_verdict(evidence, **(given | changes))
+    signer = DsseSigner(private)
     measurement = signer.sign(canonical_json(measurement_statement(evidence, verdict)), PAYLOAD_TYPE)
     summary = canonical_json(summary_statement(verdict, evidence.candidate, measurement))
     return json.dumps(signer.sign(summary, PAYLOAD_TYPE))
