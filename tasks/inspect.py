@@ -28,9 +28,9 @@ def run(job: JobContext) -> JobDone | JobWaits:
     job.progress("fetching", 0.02)
     try:
         folder = fetched(job, row)
+        lineage = find_lineage(job, row, folder)
     except (NotFound, NotMeasurable, InvalidInput) as error:
         return _ended(job, row, _unfetched(row, policy, error), measure=None)
-    lineage = find_lineage(job, row, folder)
     base = match_base(lineage, job.ledger.bases())
     if base is None:
         static = inspect_folder(folder, None, None, _telling(job))

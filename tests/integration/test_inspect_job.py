@@ -140,3 +140,12 @@ def test_a_pickle_is_told_before_what_follows_from_it_and_no_folder_of_the_cache
     assert row.reason.startswith("pytorch_model.bin")
     (missing,) = [d for d in bench.ledger.evidence(row.evidence_key).defects if d.code == "artifacts_missing"]
     assert "none in the folder" in missing.message
+
+
+def test_a_version_deleted_while_it_is_inspected_ends_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch_and_delete(version: ModelVersion, into: Path) -> Path:
+        bench.registry.held.clear()
+        return Path(shutil.copytree(version.source, into))
+
+    monkeypatch.setattr(bench.registry, "fetch", fetch_and_delete)
+    assert bench.walk(STAGED).outcome == Outcome.BLOCKED
