@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from databases import Postgres, sqlite_file
 from mlflow_server import MlflowServer
+from process_tree import processes_of
 
 if TYPE_CHECKING:
     from whole_product import Product
@@ -33,6 +34,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Product]":
         yield running
     finally:
         running.close()
+    assert processes_of(running.stack.state) == {}
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The whole product as its users run it, on loopback: MLflow with the guard, the API, the dispatcher, the workers."""
 
 import json
-import os
 import time
 import urllib.request
 from collections.abc import Callable, Collection, Mapping
@@ -14,7 +13,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from gate.adapters.ledger_tables import audit, evidence, job, verdict
+from gate.adapters.ledger_tables import ENDED, audit, delivery, evidence, job, verdict
 from gate.adapters.policy_files import DEFAULT
 from gate.adapters.sql_ledger import SqlLedger
 from gate.bootstrap import build_ledger, build_policies, migrate_ledger
@@ -56,7 +55,6 @@ class Registered:
 
     name: str
     number: str
-    run_id: str
 
 
 class Product:
@@ -69,7 +67,6 @@ class Product:
         self.stack.start()
         self.client = MlflowClient(self.stack.mlflow_uri, self.stack.mlflow_uri)
         self.experiment = self.client.create_experiment("fine-tuning")
-        os.environ["MLFLOW_TRACKING_URI"] = self.stack.mlflow_uri
         self.settings = Settings(
             state_dir=self.stack.state,
             mlflow_tracking_uri=self.stack.mlflow_uri,
@@ -91,17 +88,22 @@ class Product:
         self.client.set_terminated(run.info.run_id)
         return str(run.info.run_id)
 
-    def register(self, name: str, folder: Path, *, base: str | None = None, run_id: str | None = None) -> Registered:
+    def register(self, name: str, folder: Path, *, base: str | None = None) -> Registered:
         """Register a folder as a new version through MLflow's own client, naming its base in a tag where given."""
-        run_id = run_id or self.upload(folder)
+        run_id = self.upload(folder)
+        return self.register_source(name, f"runs:/{run_id}/model", base=base, run_id=run_id)
+
+    def register_source(
+        self, name: str, source: str, *, base: str | None = None, run_id: str | None = None
+    ) -> Registered:
+        """Register what lies at a source, if anything does."""
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         tags = {"gate.base": base} if base else {}
-        made = self.client.create_model_version(name, f"runs:/{run_id}/model", run_id, tags=tags)
-        return Registered(name, str(made.version), run_id)
+        return Registered(name, str(self.client.create_model_version(name, source, run_id, tags=tags).version))
 
     def row(self, version: Registered) -> EvaluationRow | None:
         """The version's evaluation."""
@@ -118,7 +120,7 @@ class Product:
 
     def until_profiled(self) -> None:
         """Wait until the base's profile has been made."""
-        self.until(lambda: [r for r in self.select(job) if r.kind == "profile" and r.state == "done"], "the profile")
+        self.until(lambda: [r for r in self.jobs() if r.kind == "profile" and r.state == "done"], "the profile")
 
     def until_projected(self, versions: Collection[Registered]) -> None:
         """Wait until every version's verdict stands in MLflow."""
@@ -135,7 +137,7 @@ class Product:
             f"{r.request.version.name}/{r.request.version.version}: {r.state} {r.stage} {r.outcome} {r.reason}"
             for r in self.ledger.evaluations(100)
         ]
-        jobs = [f"{r.key[:40]} {r.state} {r.attempts} {r.error}" for r in self.select(job) if r.state != "done"]
+        jobs = [f"{r.key[:40]} {r.state} {r.attempts} {r.error}" for r in self.jobs() if r.state != "done"]
         logs = [f"--- {s.name}\n{self.stack.log_tail(s.name, 12)}" for s in self.stack.services()]
         return "\n".join([f"dead: {self.stack.dead()}", *rows, *jobs, *logs])
 
@@ -165,9 +167,25 @@ class Product:
         """The version's tags in MLflow now."""
         return dict(self.client.get_model_version(version.name, version.number).tags)
 
+    def jobs(self) -> list[Any]:
+        """Every job of the ledger."""
+        return self.select(job)
+
+    def until_quiet(self) -> None:
+        """Wait until every job has ended."""
+        self.until(lambda: all(row.state in ENDED for row in self.jobs()), "an end of all jobs")
+
     def measure_jobs(self) -> list[Any]:
         """The jobs that measure candidates."""
-        return [row for row in self.select(job) if row.kind == "measure"]
+        return [row for row in self.jobs() if row.kind == "measure"]
+
+    def restart(self, name: str) -> None:
+        """Start a service again that was ended or killed."""
+        self.stack.launch(self.stack.service(name))
+
+    def deliveries(self) -> list[str]:
+        """The ids of the deliveries taken in."""
+        return [row.id for row in self.select(delivery)]
 
     def audited(self, event: str) -> list[Mapping[str, Any]]:
         """The details of each audit entry of that name."""

@@ -234,15 +234,15 @@ class EmbeddedStack:
     def stop(self, grace_s: float = 10.0) -> None:
         """End every process, the foundations last; gently first, its whole process group after the grace."""
         names = list(self.processes)
-        self._end([name for name in names if name not in FOUNDATIONS], grace_s)
-        self._end([name for name in names if name in FOUNDATIONS], grace_s)
+        self.end([name for name in names if name not in FOUNDATIONS], grace_s)
+        self.end([name for name in names if name in FOUNDATIONS], grace_s)
         self.socket.unlink(missing_ok=True)
         if self._minder is not None:
             self._minder.communicate()
             self._minder = None
 
-    def _end(self, names: Sequence[str], grace_s: float) -> None:
-        """Ask all of them at once, wait, then make sure that nothing of their groups is left."""
+    def end(self, names: Sequence[str], grace_s: float) -> None:
+        """End some services: ask all of them at once, wait, then make sure that nothing of their groups is left."""
         for name in names:
             self.processes[name].terminate()
         deadline = time.monotonic() + grace_s

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from process_tree import processes_of
 
 from gate.domain.errors import Unavailable
 from gate.embedded import EmbeddedStack, Service
@@ -16,19 +17,6 @@ from gate.embedded import EmbeddedStack, Service
 SERVICES = {"valkey", "mlflow", "api", "dispatcher", "cpu-worker", "gpu-worker"}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads Linux's /proc")
-
-
-def processes_of(state: Path) -> dict[int, str]:
-    """Every process that carries this state folder in its environment, whosever child it has become."""
-    mark = f"GATE_STATE_DIR={state}".encode()
-    found = {}
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
-                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
-    return found
 
 
 def until(reached: Callable[[], object], what: Callable[[], object], limit_s: float = 180.0) -> None:
