@@ -91,6 +91,8 @@ def api() -> None:
         build_app(settings()),
         host=bind.hostname or "127.0.0.1",
         port=bind.port or 8500,
+        ssl_certfile=settings().tls_certificate_file,
+        ssl_keyfile=settings().tls_key_file,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     public_url: str = Field(
         default="http://127.0.0.1:8500", description="Address of this gate as MLflow and people reach it."
     )
+    tls_certificate_file: Path | None = Field(
+        default=None, description="PEM file with the API's certificate chain; with it, the API speaks HTTPS only."
+    )
+    tls_key_file: Path | None = Field(default=None, description="PEM file with the private key of that certificate.")
     webhook_secrets: SecretStr | None = Field(
         default=None,
         description="Webhook secret, or several separated by commas during rotation; the first signs new webhooks.",

@@ -15,10 +15,11 @@ from typing import Any
 
 from gate.adapters.folder_digests import DigestCache, folder_digests
 from gate.adapters.signing import Verifier
+from gate.adapters.standing import referenced
 from gate.domain.attestation import PAYLOAD_TYPE, Summary, read_summary
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION
-from gate.domain.errors import InvalidInput, NotFound, Unverified
+from gate.domain.errors import InvalidInput, Unverified
 from gate.domain.reference import VersionReference, parse_reference
 from gate.domain.verification import ANYTHING, SIDECAR, Demand, Verification, decision_refusals, file_refusals
 from gate.ports import Registry
@@ -70,7 +71,7 @@ class FolderCheck:
         They are fetched first, unless ``into`` holds files already: then those are verified. What was fetched into
         ``into`` and is not approved is removed again; what is approved gets its attestation beside it.
         """
-        version = registry.version(asked.name, asked.version or _number(registry, asked))
+        version = referenced(registry, asked)
         envelope = version.tags.get(TAG_ATTESTATION)
         if not envelope:
             reason = f"it carries no attestation (tag {TAG_ATTESTATION}); wait for the gate or have it evaluated"
@@ -109,13 +110,6 @@ def _envelope(attestation: Envelope | Path) -> Envelope:
             f"{attestation}: expected a signed attestation (the value of a version's tag {TAG_ATTESTATION}), "
             f"found: {error.strerror}; name its file with --attestation"
         ) from error
-
-
-def _number(registry: Registry, asked: VersionReference) -> str:
-    number = registry.alias_of(asked.name, asked.alias or "")
-    if number is None:
-        raise NotFound(f"expected an alias {asked.alias!r} of {asked.name!r}, found none")
-    return number
 
 
 @contextmanager

@@ -34,6 +34,12 @@ class Metrics:
         self.promotion_questions = Counter(
             "gate_promotion_questions", "Answers to POST /v1/promotions: allow, deny.", ["answer"], registry=registry
         )
+        self.admissions = Counter(
+            "gate_admissions",
+            "Kubernetes admission reviews by answer: allow, deny, warn, unconcerned (no model reference in it).",
+            ["answer"],
+            registry=registry,
+        )
         self.promotion_attempts = Counter(
             "gate_promotion_attempts",
             "Protected aliases that MLflow told were set: approved, unapproved.",

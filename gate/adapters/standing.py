@@ -5,11 +5,21 @@ from dataclasses import dataclass
 
 from gate.adapters.policy_files import select_policy
 from gate.domain.checkpoint import ModelVersion
+from gate.domain.errors import NotFound
 from gate.domain.evaluation import EvaluationRequest, request_for
 from gate.domain.permission import Answer, answer
 from gate.domain.policy import Policy, PolicySet
 from gate.domain.promotion import protects_alias, protects_stage
-from gate.ports import Ledger
+from gate.domain.reference import VersionReference
+from gate.ports import Ledger, Registry
+
+
+def referenced(registry: Registry, asked: VersionReference) -> ModelVersion:
+    """The version that a reference means now. Raises `NotFound`."""
+    number = asked.version or registry.alias_of(asked.name, asked.alias or "")
+    if number is None:
+        raise NotFound(f"expected an alias {asked.alias!r} of {asked.name!r}, found none; was it set in MLflow?")
+    return registry.version(asked.name, number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from gate import bootstrap
 from gate.adapters.metrics import BacklogCollector, Metrics
-from gate.api import evaluations, probes, promotions, verdicts, webhooks
+from gate.api import admission, evaluations, probes, promotions, verdicts, webhooks
 from gate.api.door import Door
 from gate.api.problems import answer_problems
 from gate.domain.errors import InvalidInput
@@ -26,7 +26,7 @@ def create_app(door: Door) -> FastAPI:
     app.state.door = door
     door.metrics.registry.register(BacklogCollector(lambda: door.ledger.backlog(door.clock())))
     answer_problems(app)
-    for part in (webhooks, evaluations, verdicts, promotions, probes):
+    for part in (webhooks, evaluations, verdicts, promotions, admission, probes):
         app.include_router(part.router)
     return app
 

@@ -1,0 +1,75 @@
+"""The HTTP application to be tested, over a real ledger (SQLite) and a registry in memory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from builders import a_verdict, a_version
+from deliveries import CAPTURE_SECRET, Sent, delivery
+from fakes import FakeClock, FakeRegistry
+from fastapi.testclient import TestClient
+
+from gate.adapters.metrics import Metrics
+from gate.adapters.policy_files import load_policies
+from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.api.app import create_app
+from gate.api.door import Door
+from gate.domain.checkpoint import ModelVersion
+from gate.domain.evaluation import EvaluationRequest
+from gate.domain.jobs import inspect_key, judge_key
+from gate.domain.verdict import Outcome, Verdict
+
+
+@dataclass
+class Stand:
+    """The application and everything behind it."""
+
+    client: TestClient
+    ledger: SqlLedger
+    registry: FakeRegistry
+    clock: FakeClock
+    door: Door
+
+    def send(self, sent: Sent) -> httpx.Response:
+        return self.client.post("/webhooks/mlflow", content=sent.body, headers=sent.headers)
+
+    def tell(self, event: str, *, id: str = "d-1", **data: object) -> httpx.Response:
+        return self.send(delivery(event, data, at=self.clock(), id=id))
+
+    def register(self, **changes: object) -> ModelVersion:
+        return self.registry.add(a_version(**changes))
+
+    def counted(self, result: str) -> float:
+        return self.door.metrics.registry.get_sample_value("gate_deliveries_total", {"result": result}) or 0.0
+
+
+def a_stand(tmp_path: Path, kind: type[SqlLedger] = SqlLedger) -> Stand:
+    """The application with nothing asked, nothing registered and the shipped default policy."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    migrate(url)
+    ledger, registry, clock = kind(url), FakeRegistry(), FakeClock()
+    door = Door(
+        ledger=ledger,
+        registry=registry,
+        policies=load_policies(),
+        secrets=(CAPTURE_SECRET,),
+        clock=clock,
+        metrics=Metrics(),
+        broker=lambda: None,
+        max_body_bytes=10_000,
+    )
+    return Stand(TestClient(create_app(door), raise_server_exceptions=False), ledger, registry, clock, door)
+
+
+def judged(stand: Stand, version: ModelVersion, **changes: object) -> str:
+    """An ended evaluation of the version with this verdict; its key."""
+    policy = stand.door.policies.policies[0]
+    request = EvaluationRequest.of(version, policy.name, policy.digest)
+    stand.ledger.request_evaluation(request, stand.clock())
+    stand.ledger.finish(stand.ledger.claim(inspect_key(request.key), "w", 60, stand.clock()), stand.clock())
+    claim = stand.ledger.claim(judge_key(request.key), "w", 60, stand.clock())
+    given = {"subject": version.identity, "expires_at": int(stand.clock()) + 1000, "outcome": Outcome.APPROVED}
+    verdict: Verdict = a_verdict(**(given | changes))
+    stand.ledger.save_verdict(claim, request.key, verdict, {"summary": {"payload": ""}}, stand.clock())
+    stand.ledger.finish(claim, stand.clock())
+    return request.key
