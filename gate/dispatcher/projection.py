@@ -43,13 +43,15 @@ class Projector:
         return "written"
 
     def _subject(self, row: EvaluationRow) -> ModelVersion | None:
-        """The version the evaluation is about, unless it was deleted (and perhaps another made in its place)."""
+        """The version the evaluation is about, unless it was deleted (and perhaps another made in its place), or was
+        onboarded as a base since: a base is what fine-tunes are judged by."""
         asked = row.request.version
         try:
             now = self.registry.version(asked.name, asked.version)
         except NotFound:
             return None
-        return now if now.identity == asked.identity else None
+        became_base = any(base.answers_to(now.uri) for base in self.standing.ledger.bases())
+        return now if now.identity == asked.identity and not became_base else None
 
     def _overruled(self, row: EvaluationRow, version: ModelVersion) -> bool:
         policy = self.standing.policy(version)

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 import pytest
-from builders import a_verdict, a_version, an_evidence
+from builders import a_checkpoint, a_verdict, a_version, an_evidence
 from fakes import FakeClock, FakeQueue, FakeRegistry
 
 from gate.adapters.metrics import Metrics
 from gate.adapters.policy_files import load_policies
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.dispatcher import Dispatcher
-from gate.domain.checkpoint import ModelVersion
+from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION, TAG_VERDICT
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import inspect_key, judge_key
@@ -196,6 +196,15 @@ def test_a_verdict_on_a_version_that_was_deleted_or_made_again_is_moot(bench):
     bench.judge(a_version(version="77"))
     bench.step()
     assert bench.sample("gate_projections_total", result="moot") == 2
+
+
+def test_a_verdict_on_a_version_that_became_a_base_is_moot(bench):
+    version = bench.registry.add(a_version())
+    bench.judge(version)
+    base = Base(name="base", digest="b" * 64, source=version.uri, suite="staged", checkpoint=a_checkpoint())
+    bench.ledger.save_base(base, bench.clock())
+    bench.step()
+    assert bench.registry.version("my-llm", "3").tags == {}
 
 
 def test_a_registry_that_is_away_delays_the_verdict_and_the_dispatcher_goes_on(bench):
