@@ -19,6 +19,7 @@ NEXT = {
     Outcome.NEEDS_REVIEW: "It cannot be promoted yet: a person has to look at what is listed below.",
     Outcome.ERROR: "It cannot be promoted: nothing was decided. The errors below say what failed.",
 }
+ADVICE = (Enforcement.WARN, Enforcement.DRY_RUN)
 RESULTS = {
     Result.PASS: "pass",
     Result.FAIL: "**fail**",
@@ -96,7 +97,7 @@ def _capabilities(evidence: Evidence) -> Iterator[str]:
     yield "| capability | score | change from base | margin | random move of this size |"
     yield "|---|---|---|---|---|"
     for capability in evidence.capabilities:
-        margin = compact(evidence.margins[capability]) if capability in evidence.margins else ABSENT
+        margin = f"{evidence.margins[capability]:g}" if capability in evidence.margins else ABSENT
         change = _cell(evidence, Name.RETENTION, capability, sign=True)
         control = _cell(evidence, Name.RETENTION_RANDOM, capability, sign=True)
         yield f"| {text(capability, 60)} | {_cell(evidence, Name.SCORE, capability)} | {change} | {margin} | {control} |"
@@ -154,28 +155,31 @@ def _reasons(evidence: Evidence) -> Iterator[str]:
 
 def _limit(finding: Finding) -> str:
     if finding.at_least is not None:
-        return f"at least {compact(finding.at_least)}"
-    return f"at most {compact(finding.at_most)}" if finding.at_most is not None else ABSENT
+        return f"at least {finding.at_least:g}".replace("-", "−")
+    return f"at most {finding.at_most:g}".replace("-", "−") if finding.at_most is not None else ABSENT
 
 
 def _rules(verdict: Verdict) -> Iterator[str]:
+    """Every rule that met a number or decides, what did not pass first; then why each of those did not."""
+    idle = [f for f in verdict.findings if f.result is Result.MISSING and f.enforcement in ADVICE]
+    shown = sorted((f for f in verdict.findings if f not in idle), key=lambda f: f.result is Result.PASS)
     yield f"## Rules of policy {text(verdict.policy)}"
     yield ""
     yield "| rule | measured | limit | result | if not passed |"
     yield "|---|---|---|---|---|"
-    worst_first = sorted(verdict.findings, key=lambda f: list(Result).index(f.result) == 0)
-    for finding in worst_first:
+    for finding in shown:
         about = finding.rule + (f" / {finding.capability}" if finding.capability else "")
         yield (
             f"| {text(about, 120)} | {interval(finding.estimate, sign=finding.measurement == Name.RETENTION)} "
             f"| {_limit(finding)} | {RESULTS[finding.result]} | {finding.enforcement} |"
         )
     yield ""
-    told = [f for f in verdict.findings if f.result is not Result.PASS]
-    for finding in told:
-        yield f"- {text(finding.sentence, 600)}"
-    if told:
-        yield ""
+    for finding in shown:
+        if finding.result is not Result.PASS:
+            yield f"- {text(finding.sentence, 600)}"
+    if idle:
+        yield f"- Advice that had no number to go by: {text(', '.join(sorted({f.rule for f in idle})))}."
+    yield ""
 
 
 def _defects(verdict: Verdict) -> Iterator[str]:

@@ -1,7 +1,7 @@
 from builders import a_verdict, an_estimate, an_evidence
 
 from gate.domain.evidence import Estimate, Name
-from gate.domain.verdict import Outcome
+from gate.domain.verdict import Enforcement, Outcome, Result
 from gate.pages.numbers import interval, percent, signed
 from gate.pages.plots import pictures
 from gate.pages.report import markdown, text
@@ -10,7 +10,19 @@ from gate.pages.report import markdown, text
 def test_a_blocked_report_names_the_failed_rule_before_the_passed_ones():
     report = markdown(a_verdict(), an_evidence(), "my-llm/3")
     assert report.startswith("# Blocked: my-llm/3\n\nSafety fell.")
-    assert "| keeps-safety / safety | −0.98 (−1.00 to −0.96) | at least −0.100 | **fail** | block |" in report
+    assert "| keeps-safety / safety | −0.98 (−1.00 to −0.96) | at least −0.1 | **fail** | block |" in report
+
+
+def test_advice_without_a_number_is_one_line_and_not_a_row_for_each_capability():
+    idle = [
+        a_verdict()
+        .findings[0]
+        .model_copy(update={"rule": "room", "capability": c, "result": Result.MISSING, "enforcement": Enforcement.WARN})
+        for c in ("math", "code")
+    ]
+    report = markdown(a_verdict(findings=tuple(idle)), an_evidence(), "x")
+    assert report.count("room") == 1
+    assert "Advice that had no number to go by: room." in report
 
 
 def test_every_outcome_says_what_it_means_for_promotion():
