@@ -236,6 +236,12 @@ class Ledger(Protocol):
     def bases(self) -> Sequence[Base]:
         """The onboarded bases, by name."""
 
+    def save_promotion(self, alias: str, version: ModelVersion, now: float) -> None:
+        """Keeps a version as the one that last held a protected alias of its registered model with an approval."""
+
+    def promotion(self, name: str, alias: str) -> ModelVersion | None:
+        """The version that last held a protected alias with an approval, as it was then."""
+
     def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
         """Appends to the hash-chained record of who did what."""
 

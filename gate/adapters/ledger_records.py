@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_audit, ledger_evaluations
 from gate.adapters.database import insert_new, put
-from gate.adapters.ledger_tables import base, evidence, profile, verdict
-from gate.domain.checkpoint import Base, Frozen
+from gate.adapters.ledger_tables import base, evidence, profile, promotion, verdict
+from gate.domain.checkpoint import Base, Frozen, ModelVersion
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import INSPECT, profile_key
 from gate.domain.verdict import Verdict
@@ -70,6 +70,19 @@ def bases(c: sa.Connection) -> Sequence[Base]:
     """The onboarded bases, by name."""
     bodies = c.execute(sa.select(base.c.body).order_by(base.c.name)).scalars()
     return [Base.model_validate_json(body) for body in bodies]
+
+
+def save_promotion(c: sa.Connection, alias: str, value: ModelVersion, now: float) -> None:
+    """Keeps the version as the one that last held the alias with an approval."""
+    row = {"name": value.name, "alias": alias, "version": value.model_dump_json(), "saved_at": now}
+    put(c, promotion, row)
+
+
+def promotion_of(c: sa.Connection, name: str, alias: str) -> ModelVersion | None:
+    """The version that last held an alias of a registered model with an approval."""
+    wanted = sa.select(promotion.c.version).where(promotion.c.name == name, promotion.c.alias == alias)
+    body = c.execute(wanted).scalar()
+    return None if body is None else ModelVersion.model_validate_json(body)
 
 
 def _document(c: sa.Connection, table: sa.Table, key: str, kind: type[Document]) -> Document | None:

@@ -96,6 +96,15 @@ base = sa.Table(
     sa.Column("saved_at", sa.Double, nullable=False),
 )
 
+promotion = sa.Table(
+    "promotion",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("saved_at", sa.Double, nullable=False),
+)
+
 outbox = sa.Table(
     "outbox",
     metadata,

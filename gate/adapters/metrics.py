@@ -69,6 +69,12 @@ class Metrics:
             "Protected aliases and stages held by versions without an approval.",
             registry=registry,
         )
+        self.undone = Counter(
+            "gate_undone_promotions",
+            "Protected aliases that the gate itself moved: restored, removed, expired, failed.",
+            ["result"],
+            registry=registry,
+        )
         self.webhook_repairs = Counter(
             "gate_webhook_repairs",
             "Times the webhook was missing, changed or disabled and was mended.",

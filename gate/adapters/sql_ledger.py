@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from gate.adapters import ledger_audit, ledger_evaluations, ledger_jobs, ledger_outbox, ledger_records
 from gate.adapters.database import Database, insert_new
 from gate.adapters.ledger_tables import DONE, FAILED, evaluation, lease
-from gate.domain.checkpoint import Base
+from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.evaluation import EvaluationRequest, evaluation_key
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import CPU_QUEUE, INSPECT, JUDGE, inspect_key, judge_key
@@ -170,6 +170,12 @@ class SqlLedger:
 
     def bases(self) -> Sequence[Base]:
         return self._database.read(ledger_records.bases)
+
+    def save_promotion(self, alias: str, version: ModelVersion, now: float) -> None:
+        self._database.write(lambda c: ledger_records.save_promotion(c, alias, version, now))
+
+    def promotion(self, name: str, alias: str) -> ModelVersion | None:
+        return self._database.read(lambda c: ledger_records.promotion_of(c, name, alias))
 
     def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
         self._database.write(lambda c: ledger_audit.append(c, event, actor, detail, now))

@@ -72,6 +72,7 @@ class Projector:
             run_id=run_id,
             run_url=self.registry.run_url(run_id),
             newer_approved=self._newer_approved(version, policy),
+            expired=verdict.expires_at <= self.clock(),
         )
         self.registry.apply(version, actions)
         log.info("verdict written", evaluation=row.request.key, version=version.uri, outcome=verdict.outcome.value)

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from gate.adapters.metrics import Metrics
+from gate.adapters.signing import Verifier
 from gate.adapters.standing import Standing
+from gate.dispatcher.promotions import PromotionWatch
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION, TAG_VERDICT
-from gate.domain.errors import GateError, NotFound
+from gate.domain.errors import GateError
 from gate.ports import Registry
 from gate.settings import Settings
 
@@ -20,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Asks for what is missing, repairs what the gate wrote, reports what it may not undo."""
+    """Asks for what is missing, repairs what the gate wrote, undoes or reports what was promoted around it."""
 
     def __init__(
         self, standing: Standing, registry: Registry, settings: Settings, clock: Callable[[], float], metrics: Metrics
@@ -30,7 +32,7 @@ class Reconciler:
         self._secret_set = False
         self._sweeps = 0
         self._asked: set[str] = set()
-        self._reported: set[tuple[str, str, str]] = set()
+        self._watch = PromotionWatch(standing, registry, clock, metrics, _verifier(settings))
 
     def reconcile(self) -> bool:
         """One sweep; whether every part of it could be done."""
@@ -95,33 +97,16 @@ class Reconciler:
             self._audit("projection mended", {"version": version.identity})
 
     def _promotions(self) -> None:
-        """Count and report protected aliases and stages on versions without an approval in force."""
-        drifted = 0
-        for kind, name, version in self._promoted():
-            answer = self._standing.answer(version, self._clock())
-            if answer.allowed:
-                continue
-            drifted += 1
-            fact = (kind, name, version.identity)
-            if fact not in self._reported:
-                self._reported.add(fact)
-                log.warning("promoted without an approval", **{kind: name}, version=version.uri, reason=answer.reason)
-                self._audit("promoted without approval", {kind: name, "version": version.identity})
-        self._metrics.drifted.set(drifted)
-
-    def _promoted(self) -> Iterator[tuple[str, str, ModelVersion]]:
-        for (name, alias), number in self._registry.aliases().items():
-            if self._standing.guards_alias(alias):
-                try:
-                    version = self._registry.version(name, number)
-                except NotFound:
-                    continue
-                if not version.is_prompt:
-                    yield "alias", alias, version
-        if self._sweeps % FULL_EVERY == 0:
-            for version in self._registry.versions():
-                if self._standing.guards_stage(version.stage):
-                    yield "stage", version.stage, version
+        self._watch.look(stages=self._sweeps % FULL_EVERY == 0)
 
     def _audit(self, event: str, detail: dict[str, str]) -> None:
         self._standing.ledger.audit(event, "dispatcher", detail, self._clock())
+
+
+def _verifier(settings: Settings) -> Verifier | None:
+    """The trusted keys, where there are any: without them, only the ledger says what was approved."""
+    try:
+        return Verifier.from_file(settings.trusted_keys_file) if settings.trusted_keys_file else None
+    except GateError as error:
+        log.warning("trusted keys cannot be read", error=str(error))
+        return None

@@ -89,17 +89,19 @@ def plan(
     run_id: str,
     run_url: str,
     newer_approved: bool = False,
+    expired: bool = False,
 ) -> tuple[Action, ...]:
     """What the registry must look like after this verdict, in the order to write it.
 
     ``envelope`` is the signed summary the guard reads; it comes before any alias, since the guard asks for it.
     ``policy`` is ``None`` where the one that judged is no longer in force: it moves no alias then.
-    ``newer_approved`` says that a newer approved version holds the policy's alias: it stays there.
+    ``newer_approved`` says that a newer approved version holds the policy's alias: it stays there. ``expired`` says
+    that the approval's time is over: it gives no alias any more.
     """
     return (
         *_tags(verdict, envelope, run_id),
         _block(verdict, policy, run_url),
-        *_aliases(verdict, version, policy, newer_approved),
+        *_aliases(verdict, version, policy, newer_approved or expired),
     )
 
 
@@ -141,14 +143,12 @@ def _block(verdict: Verdict, policy: Policy | None, run_url: str) -> Description
     )
 
 
-def _aliases(
-    verdict: Verdict, version: ModelVersion, policy: Policy | None, newer_approved: bool
-) -> tuple[Action, ...]:
+def _aliases(verdict: Verdict, version: ModelVersion, policy: Policy | None, withheld: bool) -> tuple[Action, ...]:
     if policy is None or policy.enforcement == "dry_run" or policy.on_approved.alias is None:
         return ()
     alias = policy.on_approved.alias
     if verdict.outcome is Outcome.APPROVED:
-        return () if newer_approved else (SetAlias(alias),)
+        return () if withheld else (SetAlias(alias),)
     return (RemoveAlias(alias),) if alias in version.aliases else ()
 
 

@@ -71,7 +71,11 @@ class OnApproved(Frozen):
 
 
 class Policy(Frozen):
-    """One policy document. ``match`` is a CEL expression over ``version`` (name, tags); ``true`` means each."""
+    """One policy document. ``match`` is a CEL expression over ``version`` (name, tags); ``true`` means each.
+
+    ``on_bypass`` says what becomes of a protected alias that was moved around the gate: ``alert`` reports it,
+    ``restore`` also puts it back on the version that last held it with an approval, or takes it off.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     description: str = ""
@@ -81,6 +85,7 @@ class Policy(Frozen):
     rules: tuple[Rule, ...] = Field(min_length=1)
     defects: Mapping[DefectCode, Enforcement] = {}
     on_approved: OnApproved = OnApproved()
+    on_bypass: Literal["alert", "restore"] = "alert"
     validity_days: int = Field(default=90, ge=1, le=3650)
     plan: Plan = Plan()
 

@@ -48,6 +48,10 @@ def test_a_newer_approved_version_keeps_the_alias():
     assert SetAlias("approved") not in planned(a_verdict(outcome=Outcome.APPROVED), newer_approved=True)
 
 
+def test_an_approval_whose_time_is_over_gives_no_alias():
+    assert SetAlias("approved") not in planned(a_verdict(outcome=Outcome.APPROVED), expired=True)
+
+
 @pytest.mark.parametrize("policy", [WATCHING, None])
 def test_a_policy_that_only_watches_or_is_gone_moves_no_alias(policy):
     actions = planned(a_verdict(outcome=Outcome.APPROVED), policy)

@@ -1,0 +1,284 @@
+"""Aliases moved around the gate: seen, told, and by policy undone; at last in a real MLflow server's own database."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from approvals import a_key, an_attestation
+from builders import a_verdict, a_version
+from fakes import FakeClock, FakeQueue, FakeRegistry
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow_server import MlflowServer
+
+from gate.adapters.metrics import Metrics
+from gate.adapters.mlflow_registry import MlflowRegistry
+from gate.adapters.policy_files import DEFAULT, load_policies
+from gate.adapters.signing import Verifier
+from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.adapters.standing import Standing
+from gate.dispatcher import Dispatcher
+from gate.dispatcher.promotions import PromotionWatch
+from gate.domain.checkpoint import ModelVersion
+from gate.domain.enforcement import TAG_ATTESTATION
+from gate.domain.errors import InvalidInput
+from gate.domain.evaluation import EvaluationRequest
+from gate.domain.jobs import inspect_key, judge_key
+from gate.domain.policy import PolicySet
+from gate.domain.verdict import Outcome
+from gate.ports import Ledger
+from gate.settings import Settings
+
+
+def judge(
+    ledger: Ledger,
+    policies: PolicySet,
+    version: ModelVersion,
+    now: float,
+    outcome: Outcome = Outcome.APPROVED,
+    summary: Mapping[str, Any] | None = None,
+) -> None:
+    """An ended evaluation of the version under the policy now in force, valid for an hour."""
+    policy = policies.policies[0]
+    request = EvaluationRequest.of(version, policy.name, policy.digest)
+    ledger.request_evaluation(request, now)
+    ledger.finish(ledger.claim(inspect_key(request.key), "w", 60, now), now)
+    claim = ledger.claim(judge_key(request.key), "w", 60, now)
+    verdict = a_verdict(subject=version.identity, outcome=outcome, expires_at=int(now) + 3600)
+    ledger.save_verdict(claim, request.key, verdict, {"summary": summary or {}}, now)
+    ledger.finish(claim, now)
+
+
+@dataclass
+class Watched:
+    """A watch over a registry in memory, under the default policy with ``on_bypass: restore``."""
+
+    ledger: SqlLedger
+    registry: FakeRegistry
+    clock: FakeClock
+    metrics: Metrics
+    verifier: Verifier
+    private: Path
+
+    def __post_init__(self) -> None:
+        self.under(on_bypass="restore")
+
+    def under(self, **changes: object) -> None:
+        self.policies = PolicySet(policies=(load_policies().policies[0].model_copy(update=changes),))
+        standing = Standing(self.ledger, self.policies)
+        self.watch = PromotionWatch(standing, self.registry, self.clock, self.metrics, self.verifier)
+
+    def add(self, number: str, outcome: Outcome | None = None, **changes: object) -> ModelVersion:
+        version = self.registry.add(a_version(version=number, **changes))
+        if outcome is not None:
+            judge(self.ledger, self.policies, version, self.clock(), outcome)
+        return version
+
+    def promote(self, number: str, alias: str = "champion") -> None:
+        self.registry.pointers["my-llm", alias] = number
+
+    def look(self) -> dict[tuple[str, str], str]:
+        self.watch.look(stages=True)
+        return self.registry.pointers
+
+    def drifted(self) -> float:
+        return self.metrics.registry.get_sample_value("gate_drifted_promotions") or 0.0
+
+    def undone(self, result: str) -> float:
+        return self.metrics.registry.get_sample_value("gate_undone_promotions_total", {"result": result}) or 0.0
+
+    def events(self) -> list[str]:
+        with self.ledger._database.engine.connect() as connection:
+            rows = connection.exec_driver_sql("select event from audit where actor = 'dispatcher' order by seq")
+            return [str(row.event) for row in rows]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    migrate(url)
+    private, public = a_key(tmp_path)
+    clock = FakeClock(time.time())
+    made = Watched(SqlLedger(url), FakeRegistry(), clock, Metrics(), Verifier.from_file(public), private)
+    yield made
+    made.ledger.close()
+
+
+@pytest.mark.parametrize("outcome", [None, Outcome.BLOCKED, Outcome.NEEDS_REVIEW, Outcome.ERROR])
+def test_an_alias_moved_around_the_gate_goes_back_to_the_last_approved_version(watched, outcome):
+    watched.add("3", Outcome.APPROVED)
+    watched.promote("3")
+    watched.look()
+    watched.add("4", outcome)
+    watched.promote("4")
+    assert watched.look() == {("my-llm", "champion"): "3"}
+    assert watched.events() == ["promoted without approval", "alias restored"]
+    assert (watched.drifted(), watched.undone("restored")) == (0, 1)
+
+
+def test_what_the_alias_pointed_at_is_remembered_by_another_process_and_each_attempt_is_told(watched):
+    watched.add("3", Outcome.APPROVED)
+    watched.add("4")
+    watched.promote("3")
+    watched.look()
+    watched.under(on_bypass="restore")
+    for _ in range(2):
+        watched.promote("4")
+        assert watched.look()["my-llm", "champion"] == "3"
+    assert watched.events() == ["promoted without approval", "alias restored"] * 2
+
+
+def test_an_alias_that_never_held_an_approved_version_is_taken_off(watched):
+    watched.add("3")
+    watched.promote("3", "Chämpion")
+    assert watched.look() == {}
+    assert watched.undone("removed") == 1
+
+
+def test_an_alias_does_not_go_back_to_a_version_that_is_gone_or_was_made_again_or_expired(watched):
+    watched.add("3", Outcome.APPROVED)
+    watched.promote("3")
+    watched.look()
+    watched.registry.add(a_version(version="3", created_ms=1_795_000_000_009))
+    watched.add("4")
+    watched.promote("4")
+    assert watched.look() == {}
+
+
+def test_without_the_policys_word_an_alias_is_told_of_and_left(watched):
+    for changes in ({"on_bypass": "alert"}, {"on_bypass": "restore", "enforcement": "dry_run"}):
+        watched.under(**changes)
+        watched.add("3")
+        watched.promote("3")
+        for _ in range(3):
+            assert watched.look() == {("my-llm", "champion"): "3"}
+    assert watched.events() == ["promoted without approval"]
+
+
+def test_an_unprotected_alias_is_free(watched):
+    watched.add("3")
+    watched.promote("3", "challenger")
+    assert watched.look() == {("my-llm", "challenger"): "3"}
+    assert watched.events() == []
+
+
+def test_a_changed_policy_takes_no_alias_off_while_it_is_judged_anew_nor_after(watched):
+    version = watched.add("3", Outcome.APPROVED)
+    watched.promote("3")
+    watched.look()
+    watched.under(on_bypass="restore", description="another text")
+    assert watched.look() == {("my-llm", "champion"): "3"}
+    assert (watched.events(), watched.drifted()) == ([], 0)
+    judge(watched.ledger, watched.policies, version, watched.clock(), Outcome.BLOCKED)
+    assert watched.look() == {("my-llm", "champion"): "3"}
+    assert watched.events() == ["promoted on an approval that a later verdict withdrew"]
+    assert watched.drifted() == 1
+
+
+def test_a_gate_that_lost_its_ledger_believes_the_signed_approvals(watched):
+    version = watched.add("3")
+    watched.registry.add(
+        version.model_copy(update={"tags": {TAG_ATTESTATION: an_attestation(watched.private, version.identity)}})
+    )
+    watched.promote("3")
+    assert watched.look() == {("my-llm", "champion"): "3"}
+    other = watched.add("4", tags={TAG_ATTESTATION: an_attestation(watched.private, version.identity)})
+    watched.promote(other.version)
+    assert watched.look() == {}
+
+
+def test_a_copy_of_an_approved_version_may_stay_until_its_own_verdict(watched):
+    watched.add("3", Outcome.APPROVED)
+    copy = watched.add("4", source="models:/my-llm/3", created_ms=1_795_000_000_001)
+    watched.promote("4")
+    assert watched.look() == {("my-llm", "champion"): "4"}
+    judge(watched.ledger, watched.policies, copy, watched.clock(), Outcome.BLOCKED)
+    assert watched.look() == {}
+
+
+def test_when_an_approval_expires_the_gates_own_alias_is_taken_off_and_others_are_told_of(watched):
+    watched.add("3", Outcome.APPROVED)
+    watched.promote("3", "approved")
+    watched.promote("3", "champion")
+    watched.look()
+    watched.clock.now += 3601
+    assert watched.look() == {("my-llm", "champion"): "3"}
+    assert (watched.undone("expired"), watched.drifted()) == (1, 1)
+    assert watched.events().count("promoted on an approval that expired") == 2
+
+
+def test_one_alias_that_cannot_be_moved_keeps_no_other_from_being_moved(watched, monkeypatch):
+    watched.add("3")
+    watched.promote("3", "champion")
+    watched.promote("3", "production")
+    apply = watched.registry.apply
+
+    def refusing(version, actions):
+        if actions[0].alias == "champion":
+            raise InvalidInput("no")
+        apply(version, actions)
+
+    monkeypatch.setattr(watched.registry, "apply", refusing)
+    assert watched.look() == {("my-llm", "champion"): "3"}
+    assert (watched.undone("failed"), watched.undone("removed"), watched.drifted()) == (1, 1, 1)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MlflowServer, Path, Path]]:
+    """A server with the guard, its policy (``on_bypass: restore``) and the gate's private key."""
+    folder = tmp_path_factory.mktemp("bypassed")
+    private, public = a_key(folder)
+    policy = folder / "policy.yaml"
+    policy.write_text(DEFAULT.read_text().replace("on_bypass: alert", "on_bypass: restore"))
+    server = MlflowServer(
+        folder,
+        registry_uri=f"gate+sqlite:///{folder}/mlflow.db",
+        environment={"GATE_TRUSTED_KEYS_FILE": str(public), "GATE_POLICIES": str(policy)},
+    )
+    server.start()
+    yield server, policy, private
+    server.stop()
+
+
+def test_a_row_changed_in_mlflows_own_database_is_put_back_within_one_sweep(guarded, tmp_path):
+    server, policy, private = guarded
+    ledger_url = f"sqlite:///{tmp_path}/ledger.db"
+    migrate(ledger_url)
+    ledger, policies, clock = SqlLedger(ledger_url), load_policies(policy), FakeClock(time.time())
+    settings = Settings(mlflow_tracking_uri=server.uri, webhook_secrets=None, reconcile_every_s=15)
+    registry = MlflowRegistry(settings)
+    dispatcher = Dispatcher(ledger, FakeQueue(), registry, policies, settings, clock=clock)
+    client = MlflowClient(server.uri, server.uri)
+    name = "hôtel ✓"
+    client.create_registered_model(name)
+    for number in ("1", "2"):
+        client.create_model_version(name, f"s3://bucket/{number}")
+    approved = registry.version(name, "1")
+    summary = json.loads(an_attestation(private, approved.identity))
+    judge(ledger, policies, approved, clock(), summary=summary)
+    dispatcher.step()
+    client.set_registered_model_alias(name, "champion", "1")
+    clock.now += 16
+    dispatcher.step()
+    with pytest.raises(MlflowException, match="has no verdict yet"):
+        client.set_registered_model_alias(name, "champion", "2")
+    with sqlite3.connect(server.folder / "mlflow.db") as database:
+        moved = database.execute(
+            "update registered_model_aliases set version = 2 where name = ? and alias = 'champion'", (name,)
+        )
+        assert moved.rowcount == 1
+        database.execute(
+            "insert into registered_model_aliases (workspace, name, alias, version) select workspace, name, 'production', 2 "
+            "from registered_model_aliases where name = ? and alias = 'champion'",
+            (name,),
+        )
+    assert registry.aliases() == {(name, "approved"): "1", (name, "champion"): "2", (name, "production"): "2"}
+    clock.now += 16
+    dispatcher.step()
+    assert registry.aliases() == {(name, "approved"): "1", (name, "champion"): "1"}
+    ledger.close()
