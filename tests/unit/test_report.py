@@ -17,12 +17,14 @@ def test_advice_without_a_number_is_one_line_and_not_a_row_for_each_capability()
     idle = [
         a_verdict()
         .findings[0]
-        .model_copy(update={"rule": "room", "capability": c, "result": Result.MISSING, "enforcement": Enforcement.WARN})
+        .model_copy(
+            update={"rule": "idle-advice", "capability": c, "result": Result.MISSING, "enforcement": Enforcement.WARN}
+        )
         for c in ("math", "code")
     ]
     report = markdown(a_verdict(findings=tuple(idle)), an_evidence(), "x")
-    assert report.count("room") == 1
-    assert "Advice that had no number to go by: room." in report
+    assert report.count("idle-advice") == 1
+    assert "Advice that had no number to go by: idle-advice." in report
 
 
 def test_every_outcome_says_what_it_means_for_promotion():
