@@ -102,6 +102,9 @@ class Registry(Protocol):
     def fetch(self, version: ModelVersion, into: Path) -> Path:
         """Every file of a version, in the new folder ``into``."""
 
+    def listing(self, version: ModelVersion) -> Mapping[str, int] | None:
+        """Each file of a version with its size in bytes; ``None`` where that cannot be told quickly."""
+
     def write_run(self, record: RunRecord) -> str:
         """The run that shows an evaluation, written once however often it is asked; its id."""
 

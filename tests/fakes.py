@@ -27,6 +27,7 @@ class FakeRegistry:
     pointers: dict[tuple[str, str], str] = field(default_factory=dict)
     runs: dict[str, RunRecord] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
+    listed: dict[str, Mapping[str, int]] = field(default_factory=dict)
     webhook: tuple[str, str] | None = None
     away: bool = False
     fail_after: int | None = None
@@ -65,6 +66,10 @@ class FakeRegistry:
 
     def fetch(self, version: ModelVersion, into: Path) -> Path:
         raise NotFound(f"no files of {version.uri}")
+
+    def listing(self, version: ModelVersion) -> Mapping[str, int] | None:
+        self._answer()
+        return self.listed.get(version.version)
 
     def write_run(self, record: RunRecord) -> str:
         self._write()

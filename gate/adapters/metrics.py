@@ -69,6 +69,11 @@ class Metrics:
             "Protected aliases and stages held by versions without an approval.",
             registry=registry,
         )
+        self.changed = Gauge(
+            "gate_changed_artifacts",
+            "Promoted versions whose files are not those that were judged, by their names and sizes.",
+            registry=registry,
+        )
         self.undone = Counter(
             "gate_undone_promotions",
             "Protected aliases that the gate itself moved: restored, removed, expired, failed.",

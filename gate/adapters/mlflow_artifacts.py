@@ -60,6 +60,15 @@ class ArtifactFetcher:
             self._within_limits(listing, uri, into)
             return self._download(repository, listing, uri, into)
 
+    def listing(self, uri: str) -> Listing | None:
+        """Each file under ``uri`` with its size; ``None`` where another than the MLflow server would have to be
+        asked, which may keep the asker waiting for long."""
+        if urlsplit(uri).scheme not in OUR_SERVERS:
+            return None
+        self._allow(uri)
+        with asking(f"artifacts {uri}"):
+            return self._listing(get_artifact_repository(uri, tracking_uri=self._tracking_uri))
+
     def _allow(self, uri: str) -> None:
         """Refuse sources that would make the gate read its own disk or call hosts nobody chose."""
         parts = urlsplit(uri)

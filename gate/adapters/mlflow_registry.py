@@ -193,6 +193,12 @@ class MlflowRegistry:
         # Either side of now: the registry's clock need not be ours.
         return self._fetcher.fetch(uri, into, may_be_uploading=abs(age_s) < self._upload_patience_s)
 
+    def listing(self, version: ModelVersion) -> Mapping[str, int] | None:
+        """Each file of the version with its size; ``None`` where MLflow itself does not serve them."""
+        with asking(f"source of {version.uri}"):
+            uri = self._store.get_model_version_download_uri(version.name, version.version)
+        return self._fetcher.listing(uri)
+
     # -- the writing of verdicts
 
     def apply(self, version: ModelVersion, actions: Sequence[Action]) -> None:

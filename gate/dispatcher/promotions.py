@@ -8,6 +8,7 @@ import structlog
 from gate.adapters.metrics import Metrics
 from gate.adapters.signing import Verifier
 from gate.adapters.standing import Standing, referenced
+from gate.dispatcher.fingerprints import Fingerprints
 from gate.domain.attestation import PAYLOAD_TYPE, read_summary
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION, RemoveAlias, SetAlias
@@ -46,13 +47,26 @@ class PromotionWatch:
         self._metrics, self._verifier = metrics, verifier
         self._reported: set[tuple[str, str, str]] = set()
         self._kept: dict[tuple[str, str], str] = {}
+        self._fingerprints = Fingerprints(standing, registry)
 
     def look(self, *, stages: bool) -> None:
         """One look: in order is kept in mind, drift is undone where it may be, what remains is counted and told once."""
-        drifted = sum(self._drifts("alias", alias, version) for alias, version in self._aliases())
+        held = list(self._aliases())
+        drifted = sum(self._drifts("alias", alias, version) for alias, version in held)
         if stages:
             drifted += sum(self._drifts("stage", version.stage, version) for version in self._staged())
         self._metrics.drifted.set(drifted)
+        self._metrics.changed.set(sum(self._changed(v) for v in {v.identity: v for _, v in held}.values()))
+
+    def _changed(self, version: ModelVersion) -> bool:
+        """Whether a promoted version's files are others than those judged; each set of differences is told once."""
+        different = ", ".join(self._fingerprints.differences(version))
+        fact = ("files", different, version.identity)
+        if different and fact not in self._reported:
+            self._reported.add(fact)
+            log.warning("artifacts changed after the verdict", version=version.uri, files=different)
+            self._audit("artifacts changed after the verdict", {"version": version.identity, "files": different})
+        return bool(different)
 
     def _aliases(self) -> Iterator[tuple[str, ModelVersion]]:
         for (name, alias), number in self._registry.aliases().items():

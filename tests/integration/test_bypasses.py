@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from approvals import a_key, an_attestation
-from builders import a_verdict, a_version
+from builders import a_verdict, a_version, an_evidence
 from fakes import FakeClock, FakeQueue, FakeRegistry
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -31,7 +31,7 @@ from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import inspect_key, judge_key
 from gate.domain.policy import PolicySet
 from gate.domain.verdict import Outcome
-from gate.ports import Ledger
+from gate.ports import JobRequest, Ledger
 from gate.settings import Settings
 
 
@@ -226,6 +226,25 @@ def test_one_alias_that_cannot_be_moved_keeps_no_other_from_being_moved(watched,
     monkeypatch.setattr(watched.registry, "apply", refusing)
     assert watched.look() == {("my-llm", "champion"): "3"}
     assert (watched.undone("failed"), watched.undone("removed"), watched.drifted()) == (1, 1, 1)
+
+
+def test_artifacts_that_no_longer_look_as_judged_are_told_once(watched):
+    version = watched.add("3", Outcome.APPROVED)
+    policy = watched.policies.policies[0]
+    row = watched.ledger.evaluation_of(version.identity, policy.digest)
+    watched.ledger.enqueue([JobRequest("inspect:more", "inspect", "cpu")], watched.clock())
+    claim = watched.ledger.claim("inspect:more", "w", 60, watched.clock())
+    watched.ledger.save_evidence(claim, an_evidence(key=row.evidence_key), watched.clock())
+    watched.promote("3")
+    judged = {file.path: file.size for file in an_evidence().candidate.files}
+    seen = []
+    for listed in (judged, judged | {"config.json": 11}, judged | {"config.json": 11}, judged | {"x.py": 1}, {}):
+        watched.registry.listed["3"] = listed
+        watched.look()
+        seen.append(watched.metrics.registry.get_sample_value("gate_changed_artifacts"))
+    assert seen == [0, 1, 1, 1, 1]
+    assert watched.events() == ["artifacts changed after the verdict"] * 3
+    assert watched.registry.pointers == {("my-llm", "champion"): "3"}
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,14 @@ def test_a_model_of_any_name_is_read_written_and_fetched(client, registry, tmp_p
     assert {p.relative_to(fetched).as_posix() for p in fetched.rglob("*") if p.is_file()} == set(CHECKPOINT)
 
 
+def test_a_versions_files_are_listed_with_their_sizes_only_where_mlflow_serves_them(client, registry, tmp_path):
+    name = unique()
+    number = register(client, tmp_path, name)
+    client.create_model_version(name, "s3://bucket/elsewhere")
+    assert registry.listing(registry.version(name, number)) == {path: len(c) for path, c in CHECKPOINT.items()}
+    assert registry.listing(registry.version(name, "2")) is None
+
+
 def test_a_version_that_is_not_there_is_not_found(registry):
     with pytest.raises(NotFound, match="nobody"):
         registry.version("nobody", "1")
