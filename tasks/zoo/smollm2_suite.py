@@ -14,7 +14,7 @@ from tasks.zoo.staged_data import is_held_out, paragraphs
 from tasks.zoo.suite_files import Capability, write_suite
 
 Item = Mapping[str, Any]
-TEXTS = 24
+TEXTS = 80
 SUMS = 60
 COMBINED = 10
 # Shown solved before each sum, so that the model knows what is wanted; not asked itself.
