@@ -109,10 +109,23 @@ def answer_loss(
 
     For ``next_token`` the answer is the whole text. Each item weighs the same, however long its answer.
     """
+    return answer_losses(model, tokenizer, benchmark, indices, forwards).mean()
+
+
+def answer_losses(
+    model: Any, tokenizer: Any, benchmark: Benchmark, indices: Sequence[int], forwards: Forwards | None = None
+) -> Tensor:
+    """Each item's loss of ``answer_loss``, in the order of ``indices``."""
     model.eval()
     rows = [_encoded(tokenizer, benchmark, benchmark.items[i]) for i in indices]
-    losses = [-log_p.mean() for log_p in _log_probabilities(model, tokenizer, rows, forwards)]
-    return torch.stack(losses).mean()
+    return torch.stack([-log_p.mean() for log_p in _log_probabilities(model, tokenizer, rows, forwards)])
+
+
+def opening(tokenizer: Any, benchmark: Benchmark, index: int) -> tuple[int, ...]:
+    """The ids a model is given to go on from: the item's prompt, or the first half of its text."""
+    item = benchmark.items[index]
+    row = _encoded(tokenizer, benchmark, item)
+    return row.prompt if item.text is None else (*row.prompt, *row.answer[: len(row.answer) // 2])
 
 
 def _score_now(

@@ -5,7 +5,7 @@ positions, so that a row's numbers do not depend on its neighbours.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,8 +75,8 @@ def answers_greedily(
     the model's first guess, greedy decoding writes the reference, and at the first token that is not, the text so
     far usually cannot become it any more. Only what stays open is really generated.
     """
-    ends = _end_ids(model, tokenizer)
-    limits = [_limit(model, row, reference) for row, reference in zip(rows, references, strict=True)]
+    ends = end_ids(model, tokenizer)
+    limits = [answer_limit(model, row.prompt, reference) for row, reference in zip(rows, references, strict=True)]
     answers = [_Answer(tokenizer, r, ends, limit) for r, limit in zip(references, limits, strict=True)]
     for row, answer, guesses in zip(rows, answers, _first_guesses(model, tokenizer, rows, forwards), strict=True):
         agreed = next((t for t, token in enumerate(row.answer) if guesses[t] != token), len(row.answer))
@@ -106,10 +106,7 @@ class _Answer:
 
     def read(self, tokens: Sequence[int]) -> None:
         """Takes the ids written so far (all but the last are known not to end the answer)."""
-        ended = tokens[-1] in self.ends
-        text = self._text(tokens[:-1] if ended else tokens)
-        if "\n" not in self.reference and "\n" in text.lstrip():
-            ended, text = True, text.lstrip().split("\n")[0]
+        ended, text = read_answer(self.tokenizer, tokens, self.ends, one_line="\n" not in self.reference)
         if ended:
             self.right = text.strip() == self.reference
         elif not self.reference.startswith(text.strip().rstrip("�")):
@@ -120,15 +117,25 @@ class _Answer:
         self.tokens.append(token)
         self.read(self.tokens)
         if self.right is None and len(self.tokens) >= self.limit:
-            self.right = self._text(self.tokens).strip() == self.reference
-
-    def _text(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            self.right = _text(self.tokenizer, self.tokens).strip() == self.reference
 
 
-def _limit(model: Any, row: Encoded, reference: str) -> int:
+def read_answer(tokenizer: Any, tokens: Sequence[int], ends: frozenset[int], one_line: bool) -> tuple[bool, str]:
+    """Whether an answer has ended with the last of these ids, and its text: the first line of it if ``one_line``."""
+    ended = tokens[-1] in ends
+    text = _text(tokenizer, tokens[:-1] if ended else tokens)
+    if one_line and "\n" in text.lstrip():
+        return True, text.lstrip().split("\n")[0]
+    return ended, text
+
+
+def _text(tokenizer: Any, tokens: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def answer_limit(model: Any, prompt: Sequence[int], reference: str) -> int:
     """Tokens for an answer that still matches: one per byte and some blanks, within the model's window."""
-    return min(len(reference.strip().encode()) + 4, _window(model) - len(row.prompt))
+    return min(len(reference.strip().encode()) + 4, window(model) - len(prompt))
 
 
 def _first_guesses(
@@ -148,7 +155,26 @@ def _generate(
     answers: Sequence[_Answer],
     forwards: Forwards | None,
 ) -> None:
-    """Greedy decoding until every answer is right, wrong or at its limit.
+    """Greedy decoding until every answer is right, wrong or at its limit."""
+
+    def take(logits_BV: Tensor) -> list[int] | None:
+        guesses: list[int] = logits_BV.argmax(dim=-1).tolist()
+        for answer, token in zip(answers, guesses, strict=True):
+            if answer.right is None:
+                answer.write(token)
+        return None if all(answer.right is not None for answer in answers) else guesses
+
+    decode(model, tokenizer, prompts, take, forwards)
+
+
+def decode(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    take: Callable[[Tensor], Sequence[int] | None],
+    forwards: Forwards | None = None,
+) -> None:
+    """Decoding token by token: ``take`` is given the next token's logits (B, V) and returns the ids, ``None`` to end.
 
     Written out because ``generate`` would let the candidate's own generation settings (penalties, suppressed
     tokens, sampling) decide what is compared.
@@ -157,16 +183,14 @@ def _generate(
     fed_BT, cache = ids_BT, None
     while True:
         out = _forward(model, (fed_BT, mask_BT), forwards, keep=1, cache=cache, use_cache=True)
-        next_B = out.logits[:, -1].argmax(dim=-1)
-        for answer, token in zip(answers, next_B.tolist(), strict=True):
-            if answer.right is None:
-                answer.write(token)
-        if all(answer.right is not None for answer in answers):
+        taken = take(out.logits[:, -1])
+        if taken is None:
             return
+        next_B1 = torch.tensor(taken, device=ids_BT.device)[:, None]
         cache = getattr(out, "past_key_values", None)
-        ids_BT = torch.cat([ids_BT, next_B[:, None]], dim=1)
-        mask_BT = torch.cat([mask_BT, torch.ones_like(next_B)[:, None]], dim=1)
-        fed_BT = ids_BT if cache is None else next_B[:, None]
+        ids_BT = torch.cat([ids_BT, next_B1], dim=1)
+        mask_BT = torch.cat([mask_BT, torch.ones_like(next_B1)], dim=1)
+        fed_BT = ids_BT if cache is None else next_B1
 
 
 def _forward(
@@ -182,7 +206,7 @@ def _forward(
     accepted = inspect.signature(model.forward).parameters
     optional: dict[str, Any] = {"logits_to_keep": keep, "use_cache": use_cache, "past_key_values": cache}
     # Rows that ended go on being fed with their batch; learned positions end at the window.
-    positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0, max=_window(model) - 1)
+    positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0, max=window(model) - 1)
     optional["position_ids"] = positions_BT[:, -ids_BT.shape[1] :]
     if forwards is not None:
         forwards.rows += ids_BT.shape[0]
@@ -192,9 +216,9 @@ def _forward(
 
 def _left_padded(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     width = max(len(row) for row in rows)
-    if width > _window(model):
+    if width > window(model):
         raise ValueError(
-            f"expected items of at most {_window(model)} tokens, found one of {width}; shorten the suite's items"
+            f"expected items of at most {window(model)} tokens, found one of {width}; shorten the suite's items"
         )
     filler = _filler(tokenizer)
     ids = [[filler] * (width - len(row)) + list(row) for row in rows]
@@ -203,7 +227,7 @@ def _left_padded(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> t
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _window(model: Any) -> int:
+def window(model: Any) -> int:
     """The most tokens the model can read; very many where it names no limit."""
     return int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
 
@@ -224,7 +248,7 @@ def _filler(tokenizer: Any) -> int:
     return int(found)
 
 
-def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Ids that end an answer: the tokenizer's and those of the model's generation settings."""
     settings = getattr(model, "generation_config", None)
     listed = getattr(settings, "eos_token_id", None)
