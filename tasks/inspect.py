@@ -18,10 +18,12 @@ from tasks.places import Places
 from tasks.running import JobContext, JobDone, JobWaits
 from tasks.static_evidence import settled, static_evidence
 from tasks.static_stage import StaticResult, hints_of, inspect_folder
+from tasks.warm import use_threads
 
 
 def run(job: JobContext) -> JobDone | JobWaits:
     """Writes the static evidence; asks for the candidate to be measured where that can still decide something."""
+    use_threads(job.settings.threads)
     key = job.claim.payload["evaluation"]
     row = asked(job.ledger, key)
     policy = policy_of(job.settings, row)

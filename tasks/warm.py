@@ -10,10 +10,15 @@ from tasks.bench import Bench, device_of
 _kept: dict[tuple[str, str, str], Bench] = {}
 
 
-def warm_bench(base: Base, folder: Path, device: str, threads: int) -> Bench:
-    """The base on its device; another base takes the room of the one before."""
+def use_threads(threads: int) -> None:
+    """Sets how many cores torch uses; 0 leaves its own choice. Sums depend on it in their last digits."""
     if threads:
         torch.set_num_threads(threads)
+
+
+def warm_bench(base: Base, folder: Path, device: str, threads: int) -> Bench:
+    """The base on its device; another base takes the room of the one before."""
+    use_threads(threads)
     key = (base.digest, base.suite, device_of(device))
     if key not in _kept:
         _kept.clear()

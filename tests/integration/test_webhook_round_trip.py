@@ -54,7 +54,9 @@ class House:
         self.ledger.note(key, now, evidence_key=an_evidence().key)
         self.ledger.finish(inspect, now)
         claim = self.ledger.claim(judge_key(key), "w", 60, now)
-        verdict = a_verdict(subject=row.request.version.identity, outcome=outcome, judged_at=int(now))
+        verdict = a_verdict(
+            subject=row.request.version.identity, outcome=outcome, judged_at=int(now), expires_at=int(now) + 86_400
+        )
         envelopes = {"summary": {"payload": "s"}, "measurement": {"payload": "m"}}
         self.ledger.save_verdict(claim, key, verdict, envelopes, now)
         self.ledger.finish(claim, now)
