@@ -17,6 +17,7 @@ from gate.domain.errors import InvalidInput
 from gate.domain.evidence import DefectCode, Name, Plan
 from gate.domain.policy import OnApproved, Policy, PolicySet, Protected, Rule
 from gate.domain.verdict import Enforcement
+from gate.domain.vocabulary import SHOWN_ONLY
 
 SHIPPED = Path(__file__).resolve().parents[2] / "policies"
 DEFAULT = SHIPPED / "default.yaml"
@@ -28,7 +29,7 @@ KEYS: Mapping[str, type[BaseModel]] = {
     "on_approved": OnApproved,
     "plan": Plan,
 }
-RANGES: Mapping[Name, tuple[float, float | None]] = {
+RANGES: Mapping[Name, tuple[float | None, float | None]] = {
     Name.CHANGED_FRACTION: (0, 1),
     Name.WORST_CASE_ALIGNMENT: (-1, 1),
     Name.SCORE: (0, 1),
@@ -40,6 +41,12 @@ RANGES: Mapping[Name, tuple[float, float | None]] = {
     Name.BASIN_SIGMA: (0, None),
     Name.BASIN_POSITION: (0, None),
     Name.HEADROOM: (0, None),
+    Name.FORWARD_KL_FIRST_TOKEN: (0, None),
+    Name.FORWARD_KL_FIRST_FIVE: (0, None),
+    Name.FORWARD_KL: (0, None),
+    Name.GREEDY_AGREEMENT: (0, 1),
+    Name.OVERLAP_BOUND: (0, 1),
+    Name.LOSS_INCREASE_OF_WORST: (None, 1),
 }
 SHAPES = {
     "missing": "expected it, found nothing; add it",
@@ -141,9 +148,14 @@ def _refuse_unknown(document: MarkedYaml) -> None:
     rules = document.value.get("rules")
     for i, rule in enumerate(rules if isinstance(rules, list) else []):
         _check_words(document, ("rules", i), rule, KEYS["rules"].model_fields, "key")
-        for key, words in (("measurement", list(Name)), ("enforcement", list(Enforcement))):
-            if isinstance(rule, dict) and key in rule:
-                _check_word(document, ("rules", i, key), rule[key], words, key)
+        if not isinstance(rule, dict):
+            continue
+        # What is shown only is refused later, by the rule itself and with the reason.
+        if rule.get("measurement") not in (None, *SHOWN_ONLY):
+            ruled = [name for name in Name if name not in SHOWN_ONLY]
+            _check_word(document, ("rules", i, "measurement"), rule["measurement"], ruled, "measurement")
+        if "enforcement" in rule:
+            _check_word(document, ("rules", i, "enforcement"), rule["enforcement"], list(Enforcement), "enforcement")
 
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:

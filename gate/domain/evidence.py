@@ -1,4 +1,4 @@
-"""What was measured: estimates with intervals, the closed vocabulary, the base's profile."""
+"""What was measured: estimates with intervals, the base's profile, the evidence on a candidate."""
 
 import hashlib
 import json
@@ -9,6 +9,9 @@ from typing import Any, Self
 from pydantic import BaseModel, Field, model_validator
 
 from gate.domain.checkpoint import Checkpoint, Frozen, Lineage, Sha256
+from gate.domain.vocabulary import MEANINGS as MEANINGS
+from gate.domain.vocabulary import Meaning as Meaning
+from gate.domain.vocabulary import Name as Name
 
 
 class Estimate(Frozen):
@@ -42,113 +45,6 @@ class Estimate(Frozen):
         2.0
         """
         return cls(value=value, lower=value, upper=value, alpha=0.0, n=n)
-
-
-class Name(StrEnum):
-    """The measurement vocabulary. Policies, reports, metrics and attestations use these words only."""
-
-    DISPLACEMENT_NORM = "displacement_norm"
-    DISPLACEMENT_RMS = "displacement_rms"
-    DISPLACEMENT_RELATIVE = "displacement_relative"
-    CHANGED_FRACTION = "changed_fraction"
-    WORST_CASE_ALIGNMENT = "worst_case_alignment"
-    WORST_CASE_ALIGNMENT_Z = "worst_case_alignment_z"
-    BASIN_SIGMA = "basin_sigma"
-    BASIN_POSITION = "basin_position"
-    SCORE = "score"
-    RETENTION = "retention"
-    RETENTION_RANDOM = "retention_random"
-    HEADROOM = "headroom"
-    ADVERSARIAL_SENSITIVITY = "adversarial_sensitivity"
-    ADVERSARIAL_SENSITIVITY_RATIO = "adversarial_sensitivity_ratio"
-    RANDOM_SENSITIVITY = "random_sensitivity"
-
-
-class Meaning(Frozen):
-    """What a measurement is: its unit, one plain sentence, and whether it is per capability."""
-
-    unit: str
-    sentence: str
-    per_capability: bool
-
-
-MEANINGS: Mapping[Name, Meaning] = {
-    Name.DISPLACEMENT_NORM: Meaning(
-        unit="weight units",
-        per_capability=False,
-        sentence="L2 norm of candidate minus base over the shared parameters, tied tensors once.",
-    ),
-    Name.DISPLACEMENT_RMS: Meaning(
-        unit="weight units",
-        per_capability=False,
-        sentence="Displacement norm divided by the square root of the parameter count; comparable to a noise scale.",
-    ),
-    Name.DISPLACEMENT_RELATIVE: Meaning(
-        unit="ratio",
-        per_capability=False,
-        sentence="Displacement norm divided by the norm of the base's weights.",
-    ),
-    Name.CHANGED_FRACTION: Meaning(
-        unit="ratio",
-        per_capability=False,
-        sentence="Fraction of the shared parameters that differ from the base.",
-    ),
-    Name.WORST_CASE_ALIGNMENT: Meaning(
-        unit="cosine",
-        per_capability=True,
-        sentence="Cosine between the displacement and the base's loss gradient: the first-order worst-case direction.",
-    ),
-    Name.WORST_CASE_ALIGNMENT_Z: Meaning(
-        unit="standard deviations",
-        per_capability=True,
-        sentence="Worst-case alignment in standard deviations of what a random direction would show.",
-    ),
-    Name.BASIN_SIGMA: Meaning(
-        unit="weight units",
-        per_capability=True,
-        sentence="Largest random noise scale at which the base keeps the capability within the tolerance.",
-    ),
-    Name.BASIN_POSITION: Meaning(
-        unit="ratio",
-        per_capability=True,
-        sentence="Displacement RMS divided by the basin's noise scale: 0 at the base, 1 at the basin's edge.",
-    ),
-    Name.SCORE: Meaning(
-        unit="score 0..1",
-        per_capability=True,
-        sentence="The candidate's mean score on the capability's items.",
-    ),
-    Name.RETENTION: Meaning(
-        unit="score difference",
-        per_capability=True,
-        sentence="Candidate score minus base score, paired by item; negative means capability was lost.",
-    ),
-    Name.RETENTION_RANDOM: Meaning(
-        unit="score difference",
-        per_capability=True,
-        sentence="The same difference for random directions of the candidate's own norm: the control.",
-    ),
-    Name.HEADROOM: Meaning(
-        unit="multiples of the update",
-        per_capability=True,
-        sentence="How much further along its own direction the fine-tune could go before the capability leaves its margin.",
-    ),
-    Name.ADVERSARIAL_SENSITIVITY: Meaning(
-        unit="nats per token",
-        per_capability=True,
-        sentence="Loss increase under the worst weight perturbation found inside a relative ball around the candidate.",
-    ),
-    Name.ADVERSARIAL_SENSITIVITY_RATIO: Meaning(
-        unit="ratio",
-        per_capability=True,
-        sentence="The candidate's adversarial sensitivity divided by the base's, same ball, steps and seeds.",
-    ),
-    Name.RANDOM_SENSITIVITY: Meaning(
-        unit="nats per token",
-        per_capability=True,
-        sentence="Loss increase under random perturbations of the same norm: the control of adversarial sensitivity.",
-    ),
-}
 
 
 class Measurement(Frozen):
@@ -217,6 +113,20 @@ class Curve(Frozen):
     points: tuple[CurvePoint, ...]
 
 
+class Rollout(Frozen):
+    """The base's own answers to one item as token ids: by first guesses, and drawn at temperature 1.
+
+    ``log_probability`` is the drawn answer's; ``greedy`` is empty where answers are not what is scored.
+    """
+
+    item: int = Field(ge=0)
+    greedy: tuple[int, ...] = ()
+    greedy_right: bool = False
+    sampled: tuple[int, ...]
+    log_probability: float
+    sampled_right: bool = False
+
+
 class CapabilityProfile(Frozen):
     """What the base can do in one capability, and how much noise it takes before that is lost.
 
@@ -232,6 +142,7 @@ class CapabilityProfile(Frozen):
     basin_sigma: Estimate | None
     sensitivity: tuple[float, ...] = ()
     random_sensitivity: tuple[float, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
     measurable: bool = True
     why_not: str = ""
 
@@ -276,6 +187,9 @@ class Plan(Frozen):
     gradient_items: int = Field(default=32, ge=1)
     batch_items: int = Field(default=32, ge=1)
     random_draws: int = Field(default=4, ge=2)
+    rollout_items: int = Field(default=24, ge=1)
+    rollout_tokens: int = Field(default=64, ge=5)
+    loss_items: int = Field(default=8, ge=1)
     stop_when_decided: bool = True
 
     @property

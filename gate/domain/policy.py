@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from gate.domain.checkpoint import Frozen
 from gate.domain.evidence import MEANINGS, DefectCode, Name, Plan, digest_json
 from gate.domain.verdict import Enforcement
+from gate.domain.vocabulary import SHOWN_ONLY
 
 DEFECT_DEFAULTS: Mapping[DefectCode, Enforcement] = {
     DefectCode.ARTIFACTS_MISSING: Enforcement.BLOCK,
@@ -46,6 +47,11 @@ class Rule(Frozen):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if self.measurement in SHOWN_ONLY:
+            raise ValueError(
+                f"rule {self.name}: expected a measurement of the candidate, found {self.measurement}: the certificate "
+                "speaks of the model with noise added and is shown only; write the rule on retention"
+            )
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError(f"rule {self.name}: expected exactly one of at_least and at_most")
         if self.at_least == "margin" and self.measurement is not Name.RETENTION:

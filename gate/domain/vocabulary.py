@@ -1,0 +1,182 @@
+"""The closed vocabulary of measurements: their names, and what each means."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from gate.domain.checkpoint import Frozen
+
+
+class Name(StrEnum):
+    """The measurement vocabulary. Policies, reports, metrics and attestations use these words only."""
+
+    DISPLACEMENT_NORM = "displacement_norm"
+    DISPLACEMENT_RMS = "displacement_rms"
+    DISPLACEMENT_RELATIVE = "displacement_relative"
+    CHANGED_FRACTION = "changed_fraction"
+    WORST_CASE_ALIGNMENT = "worst_case_alignment"
+    WORST_CASE_ALIGNMENT_Z = "worst_case_alignment_z"
+    BASIN_SIGMA = "basin_sigma"
+    BASIN_POSITION = "basin_position"
+    SCORE = "score"
+    RETENTION = "retention"
+    RETENTION_RANDOM = "retention_random"
+    FORWARD_KL_FIRST_TOKEN = "forward_kl_first_token"
+    FORWARD_KL_FIRST_FIVE = "forward_kl_first_five"
+    FORWARD_KL = "forward_kl"
+    GREEDY_AGREEMENT = "greedy_agreement"
+    OVERLAP_BOUND = "overlap_bound"
+    LOSS_INCREASE = "loss_increase"
+    LOSS_INCREASE_Z = "loss_increase_z"
+    LOSS_INCREASE_OF_WORST = "loss_increase_of_worst"
+    HEADROOM = "headroom"
+    ADVERSARIAL_SENSITIVITY = "adversarial_sensitivity"
+    ADVERSARIAL_SENSITIVITY_RATIO = "adversarial_sensitivity_ratio"
+    RANDOM_SENSITIVITY = "random_sensitivity"
+    CERTIFIED_SCORE = "certified_score"
+    CERTIFIED_RADIUS = "certified_radius"
+    CERTIFICATE_VACUOUS = "certificate_vacuous"
+
+
+class Meaning(Frozen):
+    """What a measurement is: its unit, one plain sentence, and whether it is per capability."""
+
+    unit: str
+    sentence: str
+    per_capability: bool
+
+
+MEANINGS: Mapping[Name, Meaning] = {
+    Name.DISPLACEMENT_NORM: Meaning(
+        unit="weight units",
+        per_capability=False,
+        sentence="L2 norm of candidate minus base over the shared parameters, tied tensors once.",
+    ),
+    Name.DISPLACEMENT_RMS: Meaning(
+        unit="weight units",
+        per_capability=False,
+        sentence="Displacement norm divided by the square root of the parameter count; comparable to a noise scale.",
+    ),
+    Name.DISPLACEMENT_RELATIVE: Meaning(
+        unit="ratio",
+        per_capability=False,
+        sentence="Displacement norm divided by the norm of the base's weights.",
+    ),
+    Name.CHANGED_FRACTION: Meaning(
+        unit="ratio",
+        per_capability=False,
+        sentence="Fraction of the shared parameters that differ from the base.",
+    ),
+    Name.WORST_CASE_ALIGNMENT: Meaning(
+        unit="cosine",
+        per_capability=True,
+        sentence="Cosine between the displacement and the base's loss gradient: the first-order worst-case direction.",
+    ),
+    Name.WORST_CASE_ALIGNMENT_Z: Meaning(
+        unit="standard deviations",
+        per_capability=True,
+        sentence="Worst-case alignment in standard deviations of what a random direction would show.",
+    ),
+    Name.BASIN_SIGMA: Meaning(
+        unit="weight units",
+        per_capability=True,
+        sentence="Largest random noise scale at which the base keeps the capability within the tolerance.",
+    ),
+    Name.BASIN_POSITION: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="Displacement RMS divided by the basin's noise scale: 0 at the base, 1 at the basin's edge.",
+    ),
+    Name.SCORE: Meaning(
+        unit="score 0..1",
+        per_capability=True,
+        sentence="The candidate's mean score on the capability's items.",
+    ),
+    Name.RETENTION: Meaning(
+        unit="score difference",
+        per_capability=True,
+        sentence="Candidate score minus base score, paired by item; negative means capability was lost.",
+    ),
+    Name.RETENTION_RANDOM: Meaning(
+        unit="score difference",
+        per_capability=True,
+        sentence="The same difference for random directions of the candidate's own norm: the control.",
+    ),
+    Name.FORWARD_KL_FIRST_TOKEN: Meaning(
+        unit="nats",
+        per_capability=True,
+        sentence="KL divergence from base to candidate of the first token of an answer.",
+    ),
+    Name.FORWARD_KL_FIRST_FIVE: Meaning(
+        unit="nats",
+        per_capability=True,
+        sentence="The same, summed over the first five tokens of answers that the base draws.",
+    ),
+    Name.FORWARD_KL: Meaning(
+        unit="nats",
+        per_capability=True,
+        sentence="The same, summed over whole answers that the base draws.",
+    ),
+    Name.GREEDY_AGREEMENT: Meaning(
+        unit="score 0..1",
+        per_capability=True,
+        sentence="Share of items the base has right whose every token the candidate guesses too: its score is at least this.",
+    ),
+    Name.OVERLAP_BOUND: Meaning(
+        unit="score 0..1",
+        per_capability=True,
+        sentence="Probability mass of right answers that base and candidate share: the candidate's sampled score is at least this.",
+    ),
+    Name.LOSS_INCREASE: Meaning(
+        unit="nats per token",
+        per_capability=True,
+        sentence="Loss of the reference answers at the candidate minus at the base.",
+    ),
+    Name.LOSS_INCREASE_Z: Meaning(
+        unit="standard deviations",
+        per_capability=True,
+        sentence="Loss increase in standard deviations of what random directions of the same norm show.",
+    ),
+    Name.LOSS_INCREASE_OF_WORST: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="Loss increase divided by the largest one that a search found within the same norm.",
+    ),
+    Name.HEADROOM: Meaning(
+        unit="multiples of the update",
+        per_capability=True,
+        sentence="How much further along its own direction the fine-tune could go before the capability leaves its margin.",
+    ),
+    Name.ADVERSARIAL_SENSITIVITY: Meaning(
+        unit="nats per token",
+        per_capability=True,
+        sentence="Loss increase under the worst weight perturbation found inside a relative ball around the candidate.",
+    ),
+    Name.ADVERSARIAL_SENSITIVITY_RATIO: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="The candidate's adversarial sensitivity divided by the base's, same ball, steps and seeds.",
+    ),
+    Name.RANDOM_SENSITIVITY: Meaning(
+        unit="nats per token",
+        per_capability=True,
+        sentence="Loss increase under random perturbations of the same norm: the control of adversarial sensitivity.",
+    ),
+    Name.CERTIFIED_SCORE: Meaning(
+        unit="score 0..1",
+        per_capability=True,
+        sentence="What the isotropic smoothing certificate leaves of the score of the candidate with noise added; shown only.",
+    ),
+    Name.CERTIFIED_RADIUS: Meaning(
+        unit="weight units",
+        per_capability=True,
+        sentence="Displacement norm up to which that certificate leaves a score of one half; shown only.",
+    ),
+    Name.CERTIFICATE_VACUOUS: Meaning(
+        unit="0 or 1",
+        per_capability=True,
+        sentence="1 where the candidate moved beyond that radius, so that the certificate says nothing; shown only.",
+    ),
+}
+
+SHOWN_ONLY = frozenset({Name.CERTIFIED_SCORE, Name.CERTIFIED_RADIUS, Name.CERTIFICATE_VACUOUS})
+"""What no rule may speak of: a bound about another model than the one that would be promoted."""
