@@ -1,12 +1,9 @@
-"""Measuring a candidate: behaviour first, then margins, and no more than the verdict still needs."""
+"""Measuring a candidate: what one reading tells, then behaviour, then margins, and no more than the verdict needs."""
 
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from collections.abc import Callable, Iterator, Mapping
 
 from gate.domain.checkpoint import Layout
 from gate.domain.errors import NotMeasurable
@@ -18,71 +15,36 @@ from gate.domain.evidence import (
     Evidence,
     Measurement,
     Name,
-    Plan,
     StageCost,
 )
-from tasks.bench import Bench, Tell, shared_alpha
+from tasks.bench import Bench, Tell
 from tasks.checkpoints import Located, SafetensorsWeights
 from tasks.deltas import open_delta
-from tasks.estimates import curve_point, measurement
-from tasks.measurements.benchmark import ScoreItems, Scores
+from tasks.divergence_stage import STAGE as DIVERGENCE
+from tasks.divergence_stage import diverge, increases
+from tasks.estimates import curve_point, interval_of, measurement
+from tasks.measurements.certificate import isotropic_certificate
+from tasks.measurements.confidence import Interval
+from tasks.measurements.direction import share_of_worst, standing
 from tasks.measurements.headroom import headroom, line_curves
 from tasks.measurements.perturbation import DeltaSource, Moved, WeightSource, along, random_like, write_weights
-from tasks.measurements.retention import Retention, measure_retention, random_controls
+from tasks.measurements.retention import measure_retention, random_controls
 from tasks.measurements.sensitivity import seeds_interval, sensitivity_ratio
-from tasks.profiling import search_worst
+from tasks.measuring import Measuring
+from tasks.profiling import search_worst, worst_increase
 
 DECIDED = "not needed: the verdict was decided before"
-MARGINS = (Name.RETENTION_RANDOM, Name.HEADROOM, Name.ADVERSARIAL_SENSITIVITY, Name.ADVERSARIAL_SENSITIVITY_RATIO)
+MARGINS = (
+    Name.RETENTION_RANDOM,
+    Name.LOSS_INCREASE_Z,
+    Name.LOSS_INCREASE_OF_WORST,
+    Name.HEADROOM,
+    Name.ADVERSARIAL_SENSITIVITY,
+    Name.ADVERSARIAL_SENSITIVITY_RATIO,
+)
+ALIKE = "not measurable: random directions of this norm do not differ"
+HARMLESS = "not measurable: nothing that was found within this norm raises the loss"
 Decided = Callable[[Evidence], bool]
-
-
-@dataclass(slots=True)
-class Measuring:
-    """One candidate on the bench: everything the stages share, and the evidence as it grows."""
-
-    bench: Bench
-    profile: BasinProfile
-    delta: DeltaSource
-    weights: WeightSource
-    plan: Plan
-    seed: int
-    tell: Tell
-    evidence: Evidence
-    retained: dict[str, Retention] = field(default_factory=dict)
-
-    @property
-    def capabilities(self) -> Mapping[str, CapabilityProfile]:
-        """The capabilities the base has, in the suite's order."""
-        return {c.capability: c for c in self.profile.capabilities if c.measurable}
-
-    @property
-    def alpha(self) -> float:
-        """One capability's share of the plan's error probability."""
-        return shared_alpha(self.plan.alpha, len(self.profile.capabilities))
-
-    def scorers(self) -> Mapping[str, ScoreItems]:
-        """The scorers of those capabilities."""
-        each = self.bench.scorers(self.plan.batch_items)
-        return {name: each[name] for name in self.capabilities}
-
-    def items(self, most: int) -> Mapping[str, Sequence[int]]:
-        """At most ``most`` items of each capability, of those that the comparison with the base already used."""
-        return {name: sorted(self.retained[name].items[:most]) for name in self.capabilities}
-
-    def known(self, items: Mapping[str, Sequence[int]]) -> Mapping[str, Scores]:
-        """The candidate's outcomes on these items, as the comparison with the base found them."""
-        found = {name: dict(zip(r.items, r.outcomes, strict=True)) for name, r in self.retained.items()}
-        return {name: np.array([found[name][item] for item in chosen]) for name, chosen in items.items()}
-
-    def outcomes(self) -> Mapping[str, Sequence[float]]:
-        """The base's outcomes of all items."""
-        return {name: base.outcomes for name, base in self.capabilities.items()}
-
-    def add(self, *found: Measurement, curves: Iterable[Curve] = ()) -> None:
-        """Adds to the evidence."""
-        changed = {"measurements": (*self.evidence.measurements, *found), "curves": (*self.evidence.curves, *curves)}
-        self.evidence = self.evidence.model_copy(update=changed)
 
 
 def measure_candidate(
@@ -104,7 +66,7 @@ def measure_candidate(
         tell,
         with_base(static, profile),
     )
-    for name, stage in (("behaviour", _retention), ("control", _control), ("line", _line), ("sensitivity", _worst)):
+    for name, stage in STAGES.items():
         if measuring.plan.stop_when_decided and decided(measuring.evidence):
             break
         _costed(measuring, name, stage)
@@ -146,10 +108,12 @@ def peak_bytes() -> int:
 
 def with_base(static: Evidence, profile: BasinProfile) -> Evidence:
     """The static evidence with the base's curves, and the candidate's position in its basin."""
-    rms = static.find(Name.DISPLACEMENT_RMS)
+    rms, norm = static.find(Name.DISPLACEMENT_RMS), static.find(Name.DISPLACEMENT_NORM)
     curves = [Curve(kind="noise", capability=c.capability, points=c.noise) for c in profile.capabilities if c.noise]
     found: list[Measurement] = []
     for capability in profile.capabilities:
+        if norm is not None:
+            found += certified(capability, norm.value)
         if capability.basin_sigma is None:
             continue
         found.append(
@@ -160,6 +124,17 @@ def with_base(static: Evidence, profile: BasinProfile) -> Evidence:
             found.append(Measurement(name=Name.BASIN_POSITION, capability=capability.capability, estimate=position))
     changed = {"measurements": (*static.measurements, *found), "curves": (*static.curves, *curves)}
     return static.model_copy(update=changed)
+
+
+def certified(base: CapabilityProfile, norm: float) -> Iterator[Measurement]:
+    """The basin paper's certificate at this distance from the base, and whether it says anything."""
+    noisy = [(point.at, interval_of(point.estimate)) for point in base.noise]
+    found = isotropic_certificate(noisy, norm)
+    if found is not None:
+        yield measurement(Name.CERTIFIED_SCORE, base.capability, found.score)
+        yield measurement(Name.CERTIFIED_RADIUS, base.capability, found.radius)
+        vacuous = Estimate.exact(float(found.vacuous))
+        yield Measurement(name=Name.CERTIFICATE_VACUOUS, capability=base.capability, estimate=vacuous)
 
 
 def basin_position(rms: float, sigma: Estimate) -> Estimate:
@@ -184,7 +159,7 @@ def _retention(m: Measuring) -> None:
     write_weights(m.bench.model, m.weights)
     scorers = m.scorers()
     for place, (name, base) in enumerate(m.capabilities.items()):
-        m.tell(f"comparing with the base: {name}", 0.5 * place / len(m.capabilities))
+        m.tell(f"comparing with the base: {name}", 0.1 + 0.4 * place / len(m.capabilities))
         found = measure_retention(
             scorers[name],
             base.outcomes,
@@ -202,13 +177,36 @@ def _retention(m: Measuring) -> None:
 def _control(m: Measuring) -> None:
     """Random directions of the candidate's own norm: what of the change is owed to size alone."""
     draws = m.plan.random_draws
+    raised: dict[str, list[float]] = {name: [] for name in m.losses}
 
     def place(draw: int) -> None:
         m.tell("same size, random direction", 0.5 + 0.1 * draw / draws)
         along(m.bench.model, m.bench.weights, random_like(m.delta, m.seed, draw), 1.0)
+        for name, increase in increases(m).items():
+            raised[name].append(increase)
 
     found = random_controls(place, m.scorers(), m.items(m.plan.noise_items), m.outcomes(), draws=draws, alpha=m.alpha)
     m.add(*(measurement(Name.RETENTION_RANDOM, name, point.difference) for name, point in found.items()))
+    for name, random in raised.items():
+        placed = standing(m.losses[name].increase, random, m.alpha)
+        _add_or_explain(m, Name.LOSS_INCREASE_Z, name, placed, ALIKE)
+
+
+def _direction(m: Measuring) -> None:
+    """The worst direction of the candidate's own norm, searched from the base."""
+    norm = m.evidence.find(Name.DISPLACEMENT_NORM)
+    assert norm is not None
+    for place, (name, known) in enumerate(m.losses.items()):
+        m.tell(f"same size, worst direction: {name}", 0.6 + 0.1 * place / len(m.losses))
+        found = worst_increase(m.bench, m.plan, m.profile.seed, name, norm.value, known.items)
+        _add_or_explain(m, Name.LOSS_INCREASE_OF_WORST, name, share_of_worst(known.increase, found), HARMLESS)
+
+
+def _add_or_explain(m: Measuring, name: Name, capability: str, found: Interval | None, why_not: str) -> None:
+    if found is None:
+        m.leave_out(name, capability, why_not)
+    else:
+        m.add(measurement(name, capability, found))
 
 
 def _line(m: Measuring) -> None:
@@ -218,7 +216,7 @@ def _line(m: Measuring) -> None:
     done = iter(range(steps))
 
     def place(t: float) -> None:
-        m.tell("further along its own direction", 0.6 + 0.15 * next(done, steps) / steps)
+        m.tell("further along its own direction", 0.7 + 0.1 * next(done, steps) / steps)
         along(m.bench.model, m.bench.weights, m.delta, t)
 
     curves = line_curves(
@@ -240,7 +238,7 @@ def _line(m: Measuring) -> None:
 def _worst(m: Measuring) -> None:
     """The worst small weight change around the candidate, against the base's, same ball, starts and items."""
     for place, (name, base) in enumerate(m.capabilities.items()):
-        m.tell(f"searching the worst change: {name}", 0.75 + 0.25 * place / len(m.capabilities))
+        m.tell(f"searching the worst change: {name}", 0.8 + 0.2 * place / len(m.capabilities))
         # The profile's seed, not the candidate's: the ratio compares like with like.
         found = search_worst(m.bench, m.plan, m.profile.seed, name, m.profile.weight_norm, m.weights)
         m.add(
@@ -254,12 +252,23 @@ def _worst(m: Measuring) -> None:
         )
 
 
+STAGES: Mapping[str, Callable[[Measuring], None]] = {
+    "divergence": diverge,
+    "behaviour": _retention,
+    "control": _control,
+    "direction": _direction,
+    "line": _line,
+    "sensitivity": _worst,
+}
+"""What is done, cheapest first."""
+
+
 def _explained(evidence: Evidence, profile: BasinProfile) -> Evidence:
     """With a reason for each measurement that is not there."""
     unmeasured = dict(evidence.unmeasured)
     for capability in profile.capabilities:
         reason = DECIDED if capability.measurable else capability.why_not
-        for name in (Name.SCORE, Name.RETENTION, *MARGINS):
+        for name in (*DIVERGENCE, Name.SCORE, Name.RETENTION, *MARGINS):
             if evidence.find(name, capability.capability) is None:
                 unmeasured.setdefault(f"{name}/{capability.capability}", reason)
     return evidence.model_copy(update={"unmeasured": unmeasured})

@@ -25,6 +25,11 @@ def _finite(bound: float | None) -> float | None:
     return bound if bound is not None and math.isfinite(bound) else None
 
 
+def interval_of(found: Estimate) -> Interval:
+    """An estimate as the bench's interval."""
+    return Interval(found.value, found.lower, found.upper, found.alpha, found.n, found.method)
+
+
 def measurement(name: Name, capability: str | None, found: Interval) -> Measurement:
     """One measurement of the vocabulary."""
     return Measurement(name=name, capability=capability, estimate=estimate(found))

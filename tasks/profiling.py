@@ -5,7 +5,7 @@ Done once per base × suite × plan; every fine-tune of the base is measured aga
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,23 +15,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gate.domain import evidence
-from gate.domain.evidence import BasinProfile, CapabilityProfile, Plan
+from gate.domain.evidence import BasinProfile, CapabilityProfile, Plan, Rollout
 from tasks.bench import Bench, Tell, shared_alpha
 from tasks.estimates import curve_point, estimate
 from tasks.measurements.basin import basin_sigma, noise_curves, noise_items
-from tasks.measurements.benchmark import Benchmark, Scores, answer_loss
+from tasks.measurements.benchmark import Benchmark, Scores, answer_loss, opening
 from tasks.measurements.confidence import mean_interval
 from tasks.measurements.crossing import CurvePoint
 from tasks.measurements.gradients import capability_gradients
-from tasks.measurements.perturbation import WeightSource, perturb, weight_norm
+from tasks.measurements.perturbation import WeightSource, perturb, subseed, weight_norm
 from tasks.measurements.retention import item_order
-from tasks.measurements.sensitivity import Sensitivity, measure_sensitivity
+from tasks.measurements.rollouts import Question, greedy_rollouts, sampled_rollouts
+from tasks.measurements.sensitivity import Sensitivity, largest_increase, measure_sensitivity
 
 
 def profile_base(bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tell) -> BasinProfile:
     """The base's profile; its capability gradients are written to the file ``gradients``."""
     begun = time.monotonic()
     outcomes = _outcomes(bench, plan, tell)
+    answers = _answers(bench, plan, seed, _measurable(bench, outcomes), tell)
     curves = _noise(bench, plan, seed, outcomes, tell)
     tell("finding worst-case directions", 0.7)
     gradients_sha256 = write_gradients(bench, plan, seed, gradients)
@@ -44,7 +46,15 @@ def profile_base(bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tel
         parameters=sum(bench.weights.tensor(n).numel() for n in bench.weights.names()),
         weight_norm=weight_norm(bench.weights),
         capabilities=tuple(
-            _capability(b, plan, outcomes[b.name], curves.get(b.name, ()), sensitivity.get(b.name), len(outcomes))
+            _capability(
+                b,
+                plan,
+                outcomes[b.name],
+                curves.get(b.name, ()),
+                sensitivity.get(b.name),
+                answers.get(b.name, ()),
+                len(outcomes),
+            )
             for b in bench.suite.benchmarks
         ),
         gradients_sha256=gradients_sha256,
@@ -77,7 +87,7 @@ def _noise(
     done = iter(range(steps))
 
     def place(sigma: float, draw: int) -> None:
-        tell("finding the basin's edge", 0.1 + 0.6 * next(done, steps) / steps)
+        tell("finding the basin's edge", 0.15 + 0.55 * next(done, steps) / steps)
         perturb(bench.model, bench.weights, sigma, seed, draw)
 
     scorers = bench.scorers(plan.batch_items)
@@ -146,12 +156,67 @@ def search_worst(
     )
 
 
+def worst_increase(bench: Bench, plan: Plan, seed: int, capability: str, norm: float, items: Sequence[int]) -> float:
+    """The largest loss increase found within ``norm`` of the base, on these items."""
+    benchmark = bench.suite.benchmark(capability)
+    return largest_increase(
+        bench.model,
+        bench.weights,
+        partial(answer_loss, bench.model, bench.tokenizer, benchmark, items, bench.forwards),
+        radius=norm,
+        steps=plan.ascent_steps,
+        seed=subseed(seed, f"{capability}/worst"),
+    )
+
+
+def _answers(
+    bench: Bench, plan: Plan, seed: int, capabilities: Mapping[str, Scores], tell: Tell
+) -> Mapping[str, tuple[Rollout, ...]]:
+    """What the base answers to some items of each capability, for candidates to read."""
+    bench.restore()
+    found = {}
+    for place, (capability, outcomes) in enumerate(capabilities.items()):
+        tell(f"writing the base's answers: {capability}", 0.1 + 0.05 * place / len(capabilities))
+        order = item_order(outcomes.size, seed, f"{capability}/rollouts")
+        items = sorted(order[: plan.rollout_items])
+        parts = (items[first : first + plan.batch_items] for first in range(0, len(items), plan.batch_items))
+        found[capability] = tuple(
+            rollout for part in parts for rollout in write_answers(bench, plan, seed, capability, part)
+        )
+    return found
+
+
+def write_answers(bench: Bench, plan: Plan, seed: int, capability: str, items: Sequence[int]) -> Iterator[Rollout]:
+    """The answers of the model as it is: drawn for every item, by first guesses where those are what is scored."""
+    benchmark, tokenizer = bench.suite.benchmark(capability), bench.tokenizer
+    asked = [Question(i, opening(tokenizer, benchmark, i), benchmark.items[i].answer) for i in items]
+    room = plan.rollout_tokens
+    drawn = sampled_rollouts(
+        bench.model, tokenizer, asked, room, subseed(seed, f"{capability}/rollouts"), bench.forwards
+    )
+    if benchmark.scorer != "exact":
+        for item, sampled in zip(items, drawn, strict=True):
+            yield Rollout(item=item, sampled=sampled.tokens, log_probability=sampled.log_probability)
+        return
+    first = greedy_rollouts(bench.model, tokenizer, asked, room, bench.forwards)
+    for item, sampled, greedy in zip(items, drawn, first, strict=True):
+        yield Rollout(
+            item=item,
+            greedy=greedy.tokens,
+            greedy_right=greedy.right,
+            sampled=sampled.tokens,
+            log_probability=sampled.log_probability,
+            sampled_right=sampled.right,
+        )
+
+
 def _capability(
     benchmark: Benchmark,
     plan: Plan,
     outcomes: Scores,
     curve: tuple[CurvePoint, ...],
     sensitivity: Sensitivity | None,
+    rollouts: tuple[Rollout, ...],
     capabilities: int,
 ) -> CapabilityProfile:
     score = mean_interval(outcomes, shared_alpha(plan.alpha, capabilities))
@@ -166,6 +231,7 @@ def _capability(
         basin_sigma=None if edge is None else estimate(edge),
         sensitivity=sensitivity.adversarial if sensitivity else (),
         random_sensitivity=sensitivity.random if sensitivity else (),
+        rollouts=rollouts,
         measurable=measurable,
         why_not=""
         if measurable

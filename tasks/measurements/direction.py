@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from tasks.measurements.confidence import Interval, student_interval
+from tasks.measurements.confidence import Interval, Reals, student_interval
 
 
 def standing(increase: float, random: Sequence[float], alpha: float) -> Interval | None:
@@ -62,7 +62,7 @@ def share_of_worst(increase: float, found: float) -> Interval | None:
     return Interval(share, min(0.0, share), max(0.0, share), 0.0, 1, "against the worst that a search found")
 
 
-def loss_increase(candidate: Sequence[float], base: Sequence[float], alpha: float) -> Interval:
+def loss_increase(candidate: Sequence[float] | Reals, base: Sequence[float] | Reals, alpha: float) -> Interval:
     """The mean over items of candidate's minus base's loss per token, in nats; Student's t over items.
 
     >>> loss_increase([1.0, 2.0], [0.5, 1.5], 0.05).value

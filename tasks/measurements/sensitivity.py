@@ -85,6 +85,17 @@ def measure_sensitivity(
     return Sensitivity(tuple(adversarial), tuple(random))
 
 
+def largest_increase(
+    model: nn.Module, source: WeightSource, loss: Callable[[], Tensor], *, radius: float, steps: int, seed: int
+) -> float:
+    """The largest loss increase that one search from the source finds within the radius; the model is left there."""
+    with _in_float32(model):
+        write_weights(model, source)
+        found = ascend(model, source, loss, clean_loss=_value(loss), radius=radius, steps=steps, seed=seed)
+    write_weights(model, source)
+    return found.increase
+
+
 def ascend(
     model: nn.Module,
     source: WeightSource,

@@ -51,5 +51,8 @@ SMOLLM2 = Zoo(
         "ascent_items": 4,
         "gradient_items": 8,
         "random_draws": 2,
+        "rollout_items": 12,
+        "rollout_tokens": 12,
+        "loss_items": 4,
     },
 )

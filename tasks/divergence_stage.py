@@ -1,0 +1,140 @@
+"""The forward-only stage: base and candidate read the base's own answers once, and the reference answers once.
+
+What it says is known before the candidate has to answer anything: how far its answers diverge, and a score that it has
+at least. Both models are run here and now, on the same device and in the same batches, so that equal weights give
+exactly nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gate.domain.evidence import CapabilityProfile, Name, Rollout
+from tasks.bench import Bench
+from tasks.estimates import measurement
+from tasks.measurements.agreement import agrees, greedy_agreement
+from tasks.measurements.benchmark import Benchmark, Scores, answer_losses, opening
+from tasks.measurements.direction import loss_increase
+from tasks.measurements.divergence import Outline, forward_divergence, outline, position_divergences
+from tasks.measurements.language import Encoded, target_logits
+from tasks.measurements.overlap import overlap_bound
+from tasks.measurements.perturbation import write_weights
+from tasks.measurements.retention import item_order
+from tasks.measuring import Losses, Measuring
+
+FIRST = {Name.FORWARD_KL_FIRST_TOKEN: 1, Name.FORWARD_KL_FIRST_FIVE: 5, Name.FORWARD_KL: None}
+BOUNDS = (Name.GREEDY_AGREEMENT, Name.OVERLAP_BOUND)
+STAGE = (*FIRST, *BOUNDS, Name.LOSS_INCREASE)
+NOT_WRITTEN = "not measurable: only where answers are written out (scorer: exact)"
+NO_NUMBER = "not measurable: the candidate's loss is no finite number"
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What the base thinks of its own sampled answers and of the reference answers."""
+
+    outlines: Sequence[Outline]
+    items: tuple[int, ...]
+    losses: Scores
+
+
+def diverge(m: Measuring) -> None:
+    """Forward KL, the lower bounds by agreement and overlap, and the loss along the update."""
+    m.tell("reading the base's answers", 0.0)
+    m.bench.restore()
+    before = {name: _base_side(m, base) for name, base in m.capabilities.items()}
+    write_weights(m.bench.model, m.weights)
+    for name, base in m.capabilities.items():
+        _divergences(m, base, before[name].outlines)
+        _agreement(m, base)
+        _loss(m, name, before[name])
+
+
+def losses_of(bench: Bench, capability: str, items: Sequence[int]) -> Scores:
+    """The model's loss per token on these items' reference answers."""
+    benchmark = bench.suite.benchmark(capability)
+    with torch.inference_mode():
+        found = answer_losses(bench.model, bench.tokenizer, benchmark, items, bench.forwards)
+    return np.asarray(found.double().cpu().numpy(), dtype=np.float64)
+
+
+def _base_side(m: Measuring, base: CapabilityProfile) -> _Base:
+    count = len(base.outcomes)
+    # The profile's seed, not the candidate's: random and worst directions are compared on the same items.
+    items = tuple(sorted(item_order(count, m.profile.seed, f"{base.capability}/loss")[: m.plan.loss_items]))
+    answers = [(r.item, r.sampled) for r in base.rollouts]
+    outlines = [outline(logits_TV) for logits_TV in _read(m, base.capability, answers)]
+    return _Base(outlines, items, losses_of(m.bench, base.capability, items))
+
+
+def _read(m: Measuring, capability: str, answers: Sequence[tuple[int, tuple[int, ...]]]) -> Iterator[Tensor]:
+    """For each (item, tokens) the logits (T, V) with which the model meets the tokens."""
+    benchmark = m.bench.suite.benchmark(capability)
+    rows = [Encoded(opening(m.bench.tokenizer, benchmark, item), tokens) for item, tokens in answers]
+    for start in range(0, len(rows), m.plan.batch_items):
+        with torch.inference_mode():
+            part = rows[start : start + m.plan.batch_items]
+            yield from target_logits(m.bench.model, m.bench.tokenizer, part, m.bench.forwards)
+
+
+def _divergences(m: Measuring, base: CapabilityProfile, outlines: Sequence[Outline]) -> None:
+    positions, log_p = [], []
+    answers = [(r.item, r.sampled) for r in base.rollouts]
+    for (_, tokens), of_base, logits_TV in zip(answers, outlines, _read(m, base.capability, answers), strict=True):
+        positions.append(position_divergences(of_base, logits_TV))
+        log_p.append(_log_probability(logits_TV, tokens))
+    for name, first in FIRST.items():
+        m.add(measurement(name, base.capability, forward_divergence(positions, first, m.alpha)))
+    if is_written(m.bench.suite.benchmark(base.capability)):
+        right, drawn = [r.sampled_right for r in base.rollouts], [r.log_probability for r in base.rollouts]
+        m.add(measurement(Name.OVERLAP_BOUND, base.capability, overlap_bound(right, drawn, log_p, m.alpha)))
+    else:
+        m.leave_out(Name.OVERLAP_BOUND, base.capability, NOT_WRITTEN)
+
+
+def _log_probability(logits_TV: Tensor, tokens: Sequence[int]) -> float:
+    wanted_T1 = torch.tensor(tokens, device=logits_TV.device)[:, None]
+    return float(logits_TV.double().log_softmax(dim=-1).gather(-1, wanted_T1).sum())
+
+
+def _agreement(m: Measuring, base: CapabilityProfile) -> None:
+    if not is_written(m.bench.suite.benchmark(base.capability)):
+        m.leave_out(Name.GREEDY_AGREEMENT, base.capability, NOT_WRITTEN)
+        return
+    # Where the base is wrong nothing can be kept: those answers need no reading.
+    worth = [r for r in base.rollouts if r.greedy_right]
+    read = _read(m, base.capability, [(r.item, r.greedy) for r in worth])
+    agreed = {r.item for r, logits_TV in zip(worth, read, strict=True) if agrees(logits_TV, r.greedy)}
+    found = greedy_agreement(*_flags(base.rollouts, agreed), m.alpha)
+    m.add(measurement(Name.GREEDY_AGREEMENT, base.capability, found))
+
+
+def _flags(rollouts: Sequence[Rollout], agreed: set[int]) -> tuple[list[bool], list[bool]]:
+    return [r.greedy_right for r in rollouts], [r.item in agreed for r in rollouts]
+
+
+def _loss(m: Measuring, capability: str, before: _Base) -> None:
+    after = losses_of(m.bench, capability, before.items)
+    if not np.isfinite(after).all():
+        for name in (Name.LOSS_INCREASE, Name.LOSS_INCREASE_Z, Name.LOSS_INCREASE_OF_WORST):
+            m.leave_out(name, capability, NO_NUMBER)
+        return
+    found = loss_increase(after, before.losses, m.alpha)
+    m.losses[capability] = Losses(before.items, before.losses, found.value)
+    m.add(measurement(Name.LOSS_INCREASE, capability, found))
+
+
+def is_written(benchmark: Benchmark) -> bool:
+    """Whether the capability's answers are written out by the model and compared with a reference."""
+    return benchmark.scorer == "exact"
+
+
+def increases(m: Measuring) -> Mapping[str, float]:
+    """By how much the model's present weights raise each capability's loss over the base's."""
+    return {
+        name: float(losses_of(m.bench, name, known.items).mean() - known.base.mean())
+        for name, known in m.losses.items()
+    }
