@@ -44,6 +44,15 @@ def an_evidence(**changes: Any) -> Evidence:
             Measurement(name=Name.WORST_CASE_ALIGNMENT_Z, capability=capability, estimate=Estimate.exact(0.9)),
             Measurement(name=Name.ADVERSARIAL_SENSITIVITY_RATIO, capability=capability, estimate=an_estimate(1.1, 0.2)),
             Measurement(name=Name.HEADROOM, capability=capability, estimate=an_estimate(2.0, 1.0)),
+            Measurement(name=Name.FORWARD_KL_FIRST_TOKEN, capability=capability, estimate=an_estimate(0.02, 0.01)),
+            Measurement(name=Name.FORWARD_KL, capability=capability, estimate=an_estimate(0.5, 0.1)),
+            Measurement(name=Name.GREEDY_AGREEMENT, capability=capability, estimate=an_estimate(0.9, 0.05)),
+            Measurement(name=Name.OVERLAP_BOUND, capability=capability, estimate=an_estimate(0.8, 0.1)),
+            Measurement(name=Name.LOSS_INCREASE, capability=capability, estimate=an_estimate(0.01, 0.004)),
+            Measurement(name=Name.LOSS_INCREASE_Z, capability=capability, estimate=an_estimate(3.0, 2.0)),
+            Measurement(name=Name.LOSS_INCREASE_OF_WORST, capability=capability, estimate=Estimate.exact(0.004)),
+            Measurement(name=Name.CERTIFIED_RADIUS, capability=capability, estimate=an_estimate(0.004, upper=None)),
+            Measurement(name=Name.CERTIFICATE_VACUOUS, capability=capability, estimate=Estimate.exact(1.0)),
         ]
     points = tuple(CurvePoint(at=at, estimate=an_estimate(0.98 - 10 * at, 0.01)) for at in (0.0, 0.01, 0.02))
     given: dict[str, Any] = {

@@ -5,7 +5,7 @@ from html import escape
 
 from gate.domain.evidence import DefectCode, Evidence, Name
 from gate.domain.verdict import Enforcement, Finding, Outcome, Result, Verdict
-from gate.pages.numbers import ABSENT, compact, interval, percent
+from gate.pages.numbers import ABSENT, compact, interval, percent, signed
 
 TITLES = {
     Outcome.APPROVED: "Approved",
@@ -20,6 +20,8 @@ NEXT = {
     Outcome.ERROR: "It cannot be promoted: nothing was decided. The errors below say what failed.",
 }
 ADVICE = (Enforcement.WARN, Enforcement.DRY_RUN)
+LITTLE = 0.001
+"""A share of the worst case below which its exact size, or that it helps, tells nothing."""
 RESULTS = {
     Result.PASS: "pass",
     Result.FAIL: "**fail**",
@@ -119,7 +121,59 @@ def _capabilities(evidence: Evidence) -> Iterator[str]:
         "adds, against the base's."
     )
     yield ""
+    yield from _answers(evidence)
+    yield from _certificate(evidence)
     yield from _reasons(evidence)
+
+
+def _answers(evidence: Evidence) -> Iterator[str]:
+    """What one reading of the base's own answers says; nothing where it was not done."""
+    if not any(evidence.find(Name.FORWARD_KL, c) for c in evidence.capabilities):
+        return
+    yield "## How differently it answers"
+    yield ""
+    yield "| capability | KL, first token | KL, whole answer | same answers, at least | sampled, at least | loss along the update |"
+    yield "|---|---|---|---|---|---|"
+    for capability in evidence.capabilities:
+        cells = (Name.FORWARD_KL_FIRST_TOKEN, Name.FORWARD_KL, Name.GREEDY_AGREEMENT, Name.OVERLAP_BOUND)
+        shown = [text(capability, 60), *(_cell(evidence, name, capability) for name in cells)]
+        yield "| " + " | ".join([*shown, _loss(evidence, capability)]) + " |"
+    yield ""
+    yield (
+        "KL is the divergence from the base's answers to the candidate's, in nats: how differently it goes on, not how much "
+        "worse. *At least* are lower bounds of its score, greedy and sampled; a low one says little. The loss is in nats per "
+        "token; z says by how many standard deviations it exceeds that of random updates of this size, and the share is of the "
+        "worst update of this size that a search found."
+    )
+    yield ""
+
+
+def _loss(evidence: Evidence, capability: str) -> str:
+    z = evidence.find(Name.LOSS_INCREASE_Z, capability)
+    share = evidence.find(Name.LOSS_INCREASE_OF_WORST, capability)
+    shown = [_cell(evidence, Name.LOSS_INCREASE, capability, sign=True)]
+    shown += [f"z {signed(z.value, 0)}"] if z else []
+    shown += (
+        [f"{percent(share.value) if share.value > LITTLE else f'under {percent(LITTLE)}'} of the worst"]
+        if share
+        else []
+    )
+    return ", ".join(shown)
+
+
+def _certificate(evidence: Evidence) -> Iterator[str]:
+    """The basin paper's certificate, said to be vacuous where it is."""
+    norm = evidence.find(Name.DISPLACEMENT_NORM)
+    found = {c: r.value for c in evidence.capabilities if (r := evidence.find(Name.CERTIFIED_RADIUS, c))}
+    if norm is None or not found:
+        return
+    empty = [c for c in found if (v := evidence.find(Name.CERTIFICATE_VACUOUS, c)) and v.value]
+    says = f"it is vacuous for {text(', '.join(empty), 400)}" if empty else "it holds here"
+    yield (
+        f"The isotropic smoothing certificate reaches updates of norm {compact(max(found.values()))} at most; this one has "
+        f"{compact(norm.value)}: {says}. It speaks of the model with noise added, and decides nothing."
+    )
+    yield ""
 
 
 def _edge_row(evidence: Evidence, capability: str) -> str:

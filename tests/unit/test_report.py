@@ -77,3 +77,21 @@ def test_each_measurement_of_the_vocabulary_has_a_meaning():
     from gate.domain.evidence import MEANINGS
 
     assert set(MEANINGS) == set(Name)
+
+
+def test_the_report_shows_what_one_reading_of_the_bases_answers_said():
+    report = markdown(a_verdict(), an_evidence(), "x")
+    row = "| safety | 0.020 (0.010 to 0.030) | 0.50 (0.40 to 0.60) | 0.90 (0.85 to 0.95) | 0.80 (0.70 to 0.90) | +0.010 (+0.006 to +0.014), z +3, 0.4 % of the worst |"
+    assert row in report
+
+
+def test_a_vacuous_certificate_is_called_vacuous_and_said_to_decide_nothing():
+    report = markdown(a_verdict(), an_evidence(), "x")
+    assert "reaches updates of norm 0.00400 at most; this one has 0.950: it is vacuous for safety, math." in report
+    assert "decides nothing" in report
+
+
+def test_a_version_that_was_not_read_has_neither_table_nor_certificate():
+    report = markdown(a_verdict(), an_evidence(measurements=()), "x")
+    assert "How differently it answers" not in report
+    assert "certificate" not in report
