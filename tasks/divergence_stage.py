@@ -29,6 +29,8 @@ FIRST = {Name.FORWARD_KL_FIRST_TOKEN: 1, Name.FORWARD_KL_FIRST_FIVE: 5, Name.FOR
 BOUNDS = (Name.GREEDY_AGREEMENT, Name.OVERLAP_BOUND)
 STAGE = (*FIRST, *BOUNDS, Name.LOSS_INCREASE)
 NOT_WRITTEN = "not measurable: only where answers are written out (scorer: exact)"
+Answer = tuple[int, tuple[int, ...]]
+"""An item and the tokens of an answer to it."""
 NO_NUMBER = "not measurable: the candidate's loss is no finite number"
 
 
@@ -48,8 +50,7 @@ def diverge(m: Measuring) -> None:
     before = {name: _base_side(m, base) for name, base in m.capabilities.items()}
     write_weights(m.bench.model, m.weights)
     for name, base in m.capabilities.items():
-        _divergences(m, base, before[name].outlines)
-        _agreement(m, base)
+        _bounds(m, base, _divergences(m, base, before[name].outlines))
         _loss(m, name, before[name])
 
 
@@ -70,7 +71,7 @@ def _base_side(m: Measuring, base: CapabilityProfile) -> _Base:
     return _Base(outlines, items, losses_of(m.bench, base.capability, items))
 
 
-def _read(m: Measuring, capability: str, answers: Sequence[tuple[int, tuple[int, ...]]]) -> Iterator[Tensor]:
+def _read(m: Measuring, capability: str, answers: Sequence[Answer]) -> Iterator[Tensor]:
     """For each (item, tokens) the logits (T, V) with which the model meets the tokens."""
     benchmark = m.bench.suite.benchmark(capability)
     rows = [Encoded(opening(m.bench.tokenizer, benchmark, item), tokens) for item, tokens in answers]
@@ -80,40 +81,55 @@ def _read(m: Measuring, capability: str, answers: Sequence[tuple[int, tuple[int,
             yield from target_logits(m.bench.model, m.bench.tokenizer, part, m.bench.forwards)
 
 
-def _divergences(m: Measuring, base: CapabilityProfile, outlines: Sequence[Outline]) -> None:
-    positions, log_p = [], []
-    answers = [(r.item, r.sampled) for r in base.rollouts]
-    for (_, tokens), of_base, logits_TV in zip(answers, outlines, _read(m, base.capability, answers), strict=True):
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How the candidate met one answer of the base: its log-probability, and whether each token was the first guess."""
+
+    log_p: float
+    agrees: bool
+
+
+def _divergences(m: Measuring, base: CapabilityProfile, outlines: Sequence[Outline]) -> Mapping[Answer, _Reading]:
+    """Adds the divergences; returns how the candidate met the drawn answers."""
+    positions, met = [], {}
+    drawn = [(r.item, r.sampled) for r in base.rollouts]
+    for answer, of_base, logits_TV in zip(drawn, outlines, _read(m, base.capability, drawn), strict=True):
         positions.append(position_divergences(of_base, logits_TV))
-        log_p.append(_log_probability(logits_TV, tokens))
+        met[answer] = _reading(logits_TV, answer[1])
     for name, first in FIRST.items():
         m.add(measurement(name, base.capability, forward_divergence(positions, first, m.alpha)))
-    if is_written(m.bench.suite.benchmark(base.capability)):
-        right, drawn = [r.sampled_right for r in base.rollouts], [r.log_probability for r in base.rollouts]
-        m.add(measurement(Name.OVERLAP_BOUND, base.capability, overlap_bound(right, drawn, log_p, m.alpha)))
-    else:
-        m.leave_out(Name.OVERLAP_BOUND, base.capability, NOT_WRITTEN)
+    return met
 
 
-def _log_probability(logits_TV: Tensor, tokens: Sequence[int]) -> float:
+def _reading(logits_TV: Tensor, tokens: Sequence[int]) -> _Reading:
     wanted_T1 = torch.tensor(tokens, device=logits_TV.device)[:, None]
-    return float(logits_TV.double().log_softmax(dim=-1).gather(-1, wanted_T1).sum())
+    log_p = float(logits_TV.double().log_softmax(dim=-1).gather(-1, wanted_T1).sum())
+    return _Reading(log_p, agrees(logits_TV, tokens))
 
 
-def _agreement(m: Measuring, base: CapabilityProfile) -> None:
+def _bounds(m: Measuring, base: CapabilityProfile, met: Mapping[Answer, _Reading]) -> None:
     if not is_written(m.bench.suite.benchmark(base.capability)):
-        m.leave_out(Name.GREEDY_AGREEMENT, base.capability, NOT_WRITTEN)
+        for name in BOUNDS:
+            m.leave_out(name, base.capability, NOT_WRITTEN)
         return
-    # Where the base is wrong nothing can be kept: those answers need no reading.
-    worth = [r for r in base.rollouts if r.greedy_right]
-    read = _read(m, base.capability, [(r.item, r.greedy) for r in worth])
-    agreed = {r.item for r, logits_TV in zip(worth, read, strict=True) if agrees(logits_TV, r.greedy)}
-    found = greedy_agreement(*_flags(base.rollouts, agreed), m.alpha)
-    m.add(measurement(Name.GREEDY_AGREEMENT, base.capability, found))
+    # Where the base is wrong nothing can be kept, and often the answer drawn was the greedy one: no need to read those.
+    worth = [(r.item, r.greedy) for r in base.rollouts if r.greedy_right and (r.item, r.greedy) not in met]
+    read = zip(worth, _read(m, base.capability, worth), strict=True)
+    met = {**met, **{answer: _reading(logits_TV, answer[1]) for answer, logits_TV in read}}
+    agreement = greedy_agreement(*_agreed(base.rollouts, met), m.alpha)
+    overlap = overlap_bound(
+        [r.sampled_right for r in base.rollouts],
+        [r.log_probability for r in base.rollouts],
+        [met[r.item, r.sampled].log_p for r in base.rollouts],
+        m.alpha,
+    )
+    m.add(measurement(Name.GREEDY_AGREEMENT, base.capability, agreement))
+    m.add(measurement(Name.OVERLAP_BOUND, base.capability, overlap))
 
 
-def _flags(rollouts: Sequence[Rollout], agreed: set[int]) -> tuple[list[bool], list[bool]]:
-    return [r.greedy_right for r in rollouts], [r.item in agreed for r in rollouts]
+def _agreed(rollouts: Sequence[Rollout], met: Mapping[Answer, _Reading]) -> tuple[list[bool], list[bool]]:
+    right = [r.greedy_right for r in rollouts]
+    return right, [r.greedy_right and met[r.item, r.greedy].agrees for r in rollouts]
 
 
 def _loss(m: Measuring, capability: str, before: _Base) -> None:

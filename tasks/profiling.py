@@ -164,7 +164,7 @@ def worst_increase(bench: Bench, plan: Plan, seed: int, capability: str, norm: f
         bench.weights,
         partial(answer_loss, bench.model, bench.tokenizer, benchmark, items, bench.forwards),
         radius=norm,
-        steps=plan.ascent_steps,
+        steps=plan.direction_steps,
         seed=subseed(seed, f"{capability}/worst"),
     )
 

@@ -188,8 +188,9 @@ class Plan(Frozen):
     batch_items: int = Field(default=32, ge=1)
     random_draws: int = Field(default=4, ge=2)
     rollout_items: int = Field(default=24, ge=1)
-    rollout_tokens: int = Field(default=64, ge=5)
+    rollout_tokens: int = Field(default=40, ge=5)
     loss_items: int = Field(default=8, ge=1)
+    direction_steps: int = Field(default=3, ge=1)
     stop_when_decided: bool = True
 
     @property

@@ -54,5 +54,6 @@ SMOLLM2 = Zoo(
         "rollout_items": 12,
         "rollout_tokens": 12,
         "loss_items": 4,
+        "direction_steps": 1,
     },
 )

@@ -36,6 +36,7 @@ PLAN = Plan(
     ascent_items=2,
     gradient_items=2,
     random_draws=3,
+    direction_steps=2,
 )
 FINE_TUNES = [("benign_replay", 1.0), ("benign_replay", 4.0), ("adversarial", 0.3), ("adversarial", 1.0)]
 FINE_TUNES += [("careless", 0.5), ("careless", 1.0), ("benign_lora", 1.0), ("benign_lora", 3.0)]
