@@ -46,11 +46,6 @@ def settings_page() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, "") else f"`{field.default}`"
         yield row(f"`GATE_{name.upper()}`", default, field.description or "")
-    yield row(
-        "`GATE_API_BIND`",
-        "",
-        "`HOST:PORT` on which `basin-gate api` listens, where that is not the address in `GATE_PUBLIC_URL`.",
-    )
 
 
 def measurements_page() -> Iterator[str]:

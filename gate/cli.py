@@ -84,9 +84,7 @@ def api() -> None:
     from gate.api.app import build_app
 
     configure_logging(settings().log_level)
-    bind = urllib.parse.urlsplit(
-        f"//{os.environ['GATE_API_BIND']}" if os.environ.get("GATE_API_BIND") else settings().public_url
-    )
+    bind = urllib.parse.urlsplit(f"//{settings().api_bind}" if settings().api_bind else settings().public_url)
     uvicorn.run(
         build_app(settings()),
         host=bind.hostname or "127.0.0.1",

@@ -250,11 +250,11 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         return _user() in rules.writers
 
 
-class GuardedStore(GuardMixin, SqlAlchemyStore):  # type: ignore[misc]
+class GuardedStore(GuardMixin, SqlAlchemyStore):  # type: ignore[misc]  # mlflow has no types
     """MLflow's SQL store, guarded."""
 
 
-class GuardedWorkspaceStore(GuardMixin, WorkspaceAwareSqlAlchemyStore):  # type: ignore[misc]
+class GuardedWorkspaceStore(GuardMixin, WorkspaceAwareSqlAlchemyStore):  # type: ignore[misc]  # mlflow has no types
     """MLflow's SQL store with workspaces, guarded."""
 
 

@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     public_url: str = Field(
         default="http://127.0.0.1:8500", description="Address of this gate as MLflow and people reach it."
     )
+    api_bind: str = Field(
+        default="", description="`HOST:PORT` on which the API listens; empty means the address in `GATE_PUBLIC_URL`."
+    )
     tls_certificate_file: Path | None = Field(
         default=None, description="PEM file with the API's certificate chain; with it, the API speaks HTTPS only."
     )

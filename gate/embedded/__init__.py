@@ -210,7 +210,7 @@ class EmbeddedStack:
         """Tell the minder; the kernel closes its input whatever this process dies of."""
         if self._minder is None:
             command = (sys.executable, "-I", minder.__file__)
-            self._minder = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
+            self._minder = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603  (our own script)
         assert self._minder.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._minder.stdin.write(f"{line}\n".encode())

@@ -78,7 +78,7 @@ def train(
         losses = {}
         for name, count in schedule.rows.items():
             loss = loss_of(model, *encode([mix[name](rng) for _ in range(count)], tokenizer))
-            (loss / len(schedule.rows)).backward()  # type: ignore[no-untyped-call]
+            (loss / len(schedule.rows)).backward()  # type: ignore[no-untyped-call]  # torch's is untyped
             losses[name] = float(loss.detach())
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimiser.step()
