@@ -49,7 +49,7 @@ def assess(
     )
     lineage = Lineage(reference=f"sha256:{base.digest}", found_by="the command line")
     with TemporaryDirectory() as room:
-        bench = warm_bench(base, base_folder, device, threads)
+        bench = warm_bench(base, base_folder, device, threads, policy.plan.compute_dtype)
         profile, gradients = _profile(bench, policy, cache or Path(room), tell)
         static = inspect_folder(candidate_folder, (locate(base_folder), attested), gradients)
         evidence = static_evidence(static, lineage, base, policy)

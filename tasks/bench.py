@@ -16,12 +16,15 @@ import torch
 
 from gate.domain.checkpoint import Base, FileDigest
 from gate.domain.errors import InvalidInput
+from gate.domain.evidence import ComputeDtype
 from tasks.checkpoints import Located, SafetensorsWeights, load_model, locate
 from tasks.measurements.benchmark import ScoreItems, scorer
 from tasks.measurements.confidence import Interval
 from tasks.measurements.language import Forwards
 from tasks.measurements.perturbation import write_weights
 from tasks.suites import Suite, load_suite
+
+_TORCH: Mapping[ComputeDtype, torch.dtype | None] = {ComputeDtype.STORED: None, ComputeDtype.FLOAT32: torch.float32}
 
 Tell = Callable[[str, float], None]
 """Told the stage and the fraction of the whole that is behind; may raise to stop the work."""
@@ -41,12 +44,12 @@ class Bench:
     forwards: Forwards = field(default_factory=Forwards)
 
     @classmethod
-    def load(cls, base: Base, folder: Path, device: str) -> "Bench":
+    def load(cls, base: Base, folder: Path, device: str, compute_dtype: ComputeDtype = ComputeDtype.STORED) -> "Bench":
         """Loads the base from its folder, whose bytes must be the onboarded ones."""
         check_bytes(base, folder)
         located = locate(folder)
         weights = SafetensorsWeights.open(located)
-        model, tokenizer = load_model(located, weights, device)
+        model, tokenizer = load_model(located, weights, device, _TORCH[compute_dtype])
         return cls(base, located, weights, load_suite(base.suite), model, tokenizer, device)
 
     def restore(self) -> None:

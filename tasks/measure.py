@@ -26,7 +26,7 @@ def run(job: JobContext) -> JobDone:
     job.progress("loading", 0.15)
     folder = fetched(job, row)
     check_unchanged(static, folder)
-    bench = bench_of(job.settings, base_named(job.ledger, static.base_name))
+    bench = bench_of(job.settings, base_named(job.ledger, static.base_name), static.plan)
     try:
         evidence = measure_candidate(static, locate(folder), bench, profile, partial(decided, policy), _telling(job))
     except NotMeasurable as error:

@@ -20,7 +20,7 @@ def run(job: JobContext) -> JobDone:
     base = base_named(job.ledger, job.claim.payload["base"])
     plan = plan_of(job.settings, job.claim.payload["policy"])
     job.progress("loading the base", 0.0)
-    bench = bench_of(job.settings, base)
+    bench = bench_of(job.settings, base, plan)
     places = Places(job.settings)
     # The seed follows from what is profiled: asking again cannot re-roll the base's numbers.
     seed = seed_of(digest_json(job.claim.key))
@@ -45,6 +45,6 @@ def plan_of(settings: Settings, policy_digest: str) -> Plan:
     raise InvalidInput(f"expected a policy with sha256 {policy_digest[:12]}, found none: it was changed since")
 
 
-def bench_of(settings: Settings, base: Base) -> Bench:
+def bench_of(settings: Settings, base: Base, plan: Plan) -> Bench:
     """The base, loaded once per worker process and kept."""
-    return warm_bench(base, base_files(settings, base), settings.device, settings.threads)
+    return warm_bench(base, base_files(settings, base), settings.device, settings.threads, plan.compute_dtype)

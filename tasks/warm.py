@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from gate.domain.checkpoint import Base
+from gate.domain.evidence import ComputeDtype
 from tasks.bench import Bench, device_of
 
-_kept: dict[tuple[str, str, str], Bench] = {}
+_kept: dict[tuple[str, str, str, ComputeDtype], Bench] = {}
 
 
 def use_threads(threads: int) -> None:
@@ -16,11 +17,11 @@ def use_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def warm_bench(base: Base, folder: Path, device: str, threads: int) -> Bench:
+def warm_bench(base: Base, folder: Path, device: str, threads: int, compute_dtype: ComputeDtype) -> Bench:
     """The base on its device; another base takes the room of the one before."""
     use_threads(threads)
-    key = (base.digest, base.suite, device_of(device))
+    key = (base.digest, base.suite, device_of(device), compute_dtype)
     if key not in _kept:
         _kept.clear()
-        _kept[key] = Bench.load(base, folder, key[2])
+        _kept[key] = Bench.load(base, folder, *key[2:])
     return _kept[key]

@@ -171,6 +171,15 @@ class StageCost(Frozen):
     peak_bytes: int = 0
 
 
+class ComputeDtype(StrEnum):
+    """The dtype in which models run while they are measured."""
+
+    STORED = "stored"
+    """That of the base's own weights: what serving sees."""
+    FLOAT32 = "float32"
+    """Single precision: half-precision weights convert to it without loss, and CPUs compute in it faster."""
+
+
 class Plan(Frozen):
     """How to measure: every choice that can change a number. Its digest is part of the request's key."""
 
@@ -191,6 +200,7 @@ class Plan(Frozen):
     rollout_tokens: int = Field(default=40, ge=5)
     loss_items: int = Field(default=8, ge=1)
     direction_steps: int = Field(default=3, ge=1)
+    compute_dtype: ComputeDtype = ComputeDtype.STORED
     stop_when_decided: bool = True
 
     @property

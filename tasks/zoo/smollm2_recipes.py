@@ -55,5 +55,6 @@ SMOLLM2 = Zoo(
         "rollout_tokens": 12,
         "loss_items": 4,
         "direction_steps": 1,
+        "compute_dtype": "float32",
     },
 )
