@@ -4,15 +4,17 @@ A test compares the pages with what this would write, so that they are never out
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import typer
+from prometheus_client import CollectorRegistry, Metric
 from typer.core import TyperGroup
 
-from gate.adapters.metrics import Metrics
+from gate.adapters.ledger_metrics import empty_ledger
+from gate.adapters.metrics import DispatcherMetrics, Metrics, WorkerMetrics
 from gate.api.app import create_app
 from gate.api.door import Door
 from gate.cli import app as command_line
@@ -32,6 +34,7 @@ def pages() -> Mapping[str, str]:
         "measurements.md": measurements_page(),
         "cli.md": commands_page(),
         "http.md": http_page(),
+        "metrics.md": metrics_page(),
     }
     return {name: "\n".join([NOTE, "", *rows]).rstrip() + "\n" for name, rows in made.items()}
 
@@ -69,6 +72,45 @@ def measurements_page() -> Iterator[str]:
     yield from table("key", "default")
     for key, value in Plan().model_dump(mode="json").items():
         yield row(f"`{key}`", f"`{str(value).lower() if isinstance(value, bool) else value}`")
+
+
+def metrics_page() -> Iterator[str]:
+    """Every Prometheus series, by the process that exposes it."""
+    yield "# Metrics"
+    yield ""
+    yield "Prometheus' text format. How to scrape, what to alert on: [monitor](../howto/monitor.md). Beside these, each process tells its own `process_*` series."
+    for heading, note, families in _exposed():
+        yield from ("", f"## {heading}", "", note, "")
+        yield from table("series", "type", "labels", "meaning")
+        for family in sorted(families, key=lambda family: family.name):
+            yield row(f"`{_series(family)}`", family.type, _labels(family), family.documentation)
+
+
+def _exposed() -> Iterator[tuple[str, str, Sequence[Metric]]]:
+    ledger = "`/metrics` of the API. Computed at each scrape, so restarts lose nothing and count nothing twice; every API process tells the same, so take their `max`, never their `sum`."
+    yield "Of the ledger", ledger, _ours(empty_ledger().collect())
+    api, own = Metrics(), "They begin anew with their process."
+    api.remind_of_key(0.0)
+    yield "Of an API process", f"`/metrics` of the API. {own}", _ours(api.registry.collect())
+    port = "on `GATE_METRICS_PORT`, where that is set."
+    dispatcher = DispatcherMetrics().registry.collect()
+    yield "Of a dispatcher", f"`/metrics` of the dispatcher, {port} {own}", _ours(dispatcher)
+    workers = CollectorRegistry()
+    WorkerMetrics(workers)
+    yield "Of a worker", f"`/metrics` of the process that runs the jobs, {port} {own}", _ours(workers.collect())
+
+
+def _ours(families: Iterable[Metric]) -> Sequence[Metric]:
+    return [family for family in families if family.name.startswith("gate_")]
+
+
+def _series(family: Metric) -> str:
+    return family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+
+
+def _labels(family: Metric) -> str:
+    names = dict.fromkeys(name for sample in family.samples for name in sample.labels if name != "le")
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def commands_page() -> Iterator[str]:
@@ -118,7 +160,7 @@ def http_page() -> Iterator[str]:
         for method, operation in methods.items():
             yield from _route(method.upper(), path, operation)
     yield from ("## Documents", "")
-    for name in ("EvaluationView", "VerdictView", "PromotionQuestion", "Answer"):
+    for name in ("EvaluationView", "VerdictView", "PromotionQuestion", "PromotionAnswer"):
         yield from _document(name, described["components"]["schemas"][name])
 
 

@@ -9,6 +9,7 @@ from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.enforcement import Action, RunRecord
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import BasinProfile, Evidence
+from gate.domain.revocation import Revocation
 from gate.domain.verdict import Verdict
 
 
@@ -76,6 +77,45 @@ class Backlog:
     expired_leases: int
     outbox: Mapping[str, int]
     outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How values are spread: for each upper bound how many are at most that, and the number and sum of all."""
+
+    at_most: Mapping[float, int]
+    count: int
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What has happened since the ledger was made, each thing counted once, and what was last seen outside.
+
+    Times are in seconds. ``runs`` goes by kind and outcome, ``waits`` and ``compute_s`` by queue, ``run_seconds`` by
+    kind, ``outcomes`` and ``would_be`` (verdicts under a policy in dry run) by outcome, ``facts`` by their kind.
+    """
+
+    runs: Mapping[tuple[str, str], int]
+    waits: Mapping[str, Tally]
+    run_seconds: Mapping[str, Tally]
+    compute_s: Mapping[str, float]
+    outcomes: Mapping[str, int]
+    would_be: Mapping[str, int]
+    to_verdict: Tally
+    basin_positions: Tally
+    oldest_open_s: float
+    facts: Mapping[str, int]
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRevocation:
+    """An approval taken back, with the envelope that proves it to readers without the ledger."""
+
+    version: ModelVersion
+    revocation: Revocation
+    envelope: Mapping[str, Any]
 
 
 class Registry(Protocol):
@@ -183,6 +223,12 @@ class Ledger(Protocol):
     def backlog(self, now: float) -> Backlog:
         """How much is waiting, for metrics and autoscaling."""
 
+    def statistics(self, now: float) -> Statistics:
+        """What has happened so far and what was last seen, for metrics."""
+
+    def keep_figures(self, figures: Mapping[str, float | None], now: float) -> None:
+        """Keeps the newest value of what was seen outside the ledger; ``None`` where there is nothing to see."""
+
     def outbox(self, now: float, limit: int = 100) -> Sequence[OutboxItem]:
         """What is due to be done outside: ``doorbell`` with queue, kind and key; ``project`` with evaluation."""
 
@@ -218,11 +264,36 @@ class Ledger(Protocol):
     def profile(self, key: str) -> BasinProfile | None:
         """The profile of a key."""
 
-    def save_verdict(self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float) -> None:
-        """Keeps an evaluation's verdict for ever (the first one stands) and asks for it to be projected."""
+    def save_verdict(
+        self,
+        claim: Claim,
+        key: str,
+        verdict: Verdict,
+        envelope: Mapping[str, Any],
+        now: float,
+        *,
+        dry_run: bool = False,
+        basin_position: float | None = None,
+    ) -> None:
+        """Keeps an evaluation's verdict for ever (the first one stands) and asks for it to be projected.
+
+        For statistics: whether its policy holds nothing back, and the candidate's largest position in its base's basin.
+        """
 
     def verdict(self, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
-        """An evaluation's verdict and what it was signed into."""
+        """An evaluation's verdict and what it was signed into; blocked where it was revoked since."""
+
+    def revoke(self, given: Sequence[SignedRevocation], actor: str, now: float) -> int:
+        """Takes approvals back for ever and has what that concerns written to the registry; how many are new."""
+
+    def revocation(self, subject: str, candidate_digest: str | None) -> tuple[Revocation, Mapping[str, Any]] | None:
+        """The revocation of a version (by its identity) or of its bytes, and its envelope."""
+
+    def revocations(self) -> Sequence[Revocation]:
+        """Every revocation."""
+
+    def versions_of(self, candidate_digest: str) -> Sequence[ModelVersion]:
+        """The versions that have a verdict on exactly these bytes."""
 
     def evaluation(self, key: str) -> EvaluationRow | None:
         """One evaluation."""

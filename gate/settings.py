@@ -1,5 +1,6 @@
 """Every setting of the product, read once from the environment (``GATE_*``) or from files of secrets."""
 
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,8 +51,16 @@ class Settings(BaseSettings):
     signing_key_file: Path | None = Field(
         default=None, description="PEM file with the Ed25519 private key that signs verdicts."
     )
+    signing_key_replace_by: date | None = Field(
+        default=None,
+        description="Day (`YYYY-MM-DD`) before which the signing key is to be replaced; alerts remind of it, nothing else does.",
+    )
     trusted_keys_file: Path | None = Field(
         default=None, description="PEM file with one or more Ed25519 public keys trusted for approvals."
+    )
+    revocations_file: Path | None = Field(
+        default=None,
+        description="Signed list of revoked approvals (`basin-gate revocations`) for the guard and `basin-gate verify`; without it they know only the marks on versions.",
     )
     policies: Path | None = Field(
         default=None, description="Policy file or folder of policies; unset means the shipped default.yaml."
@@ -65,9 +74,20 @@ class Settings(BaseSettings):
         description="Whether the guard takes approvals only under the present text of the policy, not an earlier one.",
     )
     reconcile_every_s: float = Field(default=15.0, gt=0, description="Seconds between reconciler sweeps.")
+    rehash_every_s: float = Field(
+        default=86_400.0,
+        ge=0,
+        description="Seconds within which a worker fetches and hashes the files of each promoted version again; 0 turns it off.",
+    )
     lease_s: float = Field(default=60.0, gt=1, description="Seconds a worker holds a job without renewing it.")
     max_attempts: int = Field(default=4, ge=1, description="How often a job is tried before its verdict becomes error.")
     max_artifact_bytes: int = Field(default=200_000_000_000, gt=0, description="Largest checkpoint fetched, in bytes.")
+    stop_grace_s: float = Field(
+        default=30.0, ge=0, description="Seconds a worker told to stop lets its job go on before it hands it back."
+    )
+    heartbeat_file: Path | None = Field(
+        default=None, description="File that a worker or the dispatcher touches while it turns; its age tells liveness."
+    )
     device: str = Field(default="auto", description="Torch device of gpu-queue workers: auto, cpu, cuda, cuda:0, mps.")
     threads: int = Field(default=0, ge=0, description="Torch threads per worker; 0 leaves torch's choice.")
     metrics_port: int = Field(

@@ -9,21 +9,24 @@ from typing import Any
 
 import structlog
 from celery import Task
-from celery.signals import setup_logging, task_failure, worker_process_init
+from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready
 from prometheus_client import start_http_server
 
 from gate.adapters.celery_queue import TASK_NAMES, celery_app
 from gate.adapters.database import ledger_url
 from gate.adapters.logs import configure_logging
-from gate.adapters.metrics import JobMetrics
+from gate.adapters.metrics import WorkerMetrics
 from gate.adapters.sql_ledger import SqlLedger
 from gate.settings import settings
 from tasks.running import OBSERVERS, run_job
 
+HEARTBEAT_S = 10.0
 log = structlog.get_logger(__name__)
 
 # A spawned child knows only what it is told to import: this module again.
-app = celery_app(settings().broker_url, include=["tasks.app"])
+app = celery_app(
+    settings().broker_url, include=["tasks.app"], worker_soft_shutdown_timeout=settings().stop_grace_s
+)
 
 
 @lru_cache(maxsize=1)
@@ -46,15 +49,23 @@ def give_back(task_id: str, exception: BaseException, args: list[Any], **_: obje
 
 
 def serve_metrics(**_: object) -> None:
-    """Serves the metrics of the process that runs the jobs, where a port is set."""
+    """Serves what the process that runs the jobs knows of itself, where a port is set; the ledger counts the rest."""
     if not settings().metrics_port:
         return
-    OBSERVERS.append(JobMetrics().observe)
+    OBSERVERS.append(WorkerMetrics().observe)
     try:
         start_http_server(settings().metrics_port)
     except OSError as error:
         # Two workers of one host share the setting; metrics are not worth a worker.
         log.warning("metrics not served", port=settings().metrics_port, error=str(error))
+
+
+def show_liveness(sender: Any, **_: object) -> None:
+    """Touches the heartbeat file from the loop that takes doorbells: it grows old when that loop does not turn."""
+    file = settings().heartbeat_file
+    if file is not None:
+        file.touch()
+        sender.timer.call_repeatedly(HEARTBEAT_S, file.touch)
 
 
 def log_as_json(**_: object) -> None:
@@ -66,4 +77,5 @@ for name in TASK_NAMES.values():
     app.task(answer, name=name, bind=True)
 task_failure.connect(give_back)
 worker_process_init.connect(serve_metrics)
+worker_ready.connect(show_liveness)
 setup_logging.connect(log_as_json)

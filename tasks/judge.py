@@ -6,9 +6,10 @@ from typing import Any
 from gate.bootstrap import build_signer
 from gate.domain.attestation import PAYLOAD_TYPE, measurement_statement, summary_statement
 from gate.domain.checkpoint import Checkpoint, Layout, Lineage
-from gate.domain.evidence import Evidence, canonical_json
+from gate.domain.evidence import Evidence, Name, canonical_json
 from gate.domain.jobs import inspect_key, measure_key
 from gate.domain.judging import judge
+from gate.domain.revocation import overruled
 from gate.domain.verdict import Verdict
 from gate.ports import EvaluationRow, Ledger, Signer
 from tasks.asked import asked, policy_of
@@ -23,10 +24,26 @@ def run(job: JobContext) -> JobDone:
     policy = policy_of(job.settings, row)
     evidence = gathered(job.ledger, row)
     verdict = judge(policy, evidence, subject=row.request.version.identity, now=int(job.now()))
+    revoked = job.ledger.revocation(verdict.subject, verdict.candidate_digest)
+    verdict = overruled(verdict, revoked[0] if revoked else None)
     envelopes = signed(build_signer(job.settings), evidence, verdict)
-    job.ledger.save_verdict(job.claim, key, verdict, envelopes, job.now())
+    job.ledger.save_verdict(
+        job.claim,
+        key,
+        verdict,
+        envelopes,
+        job.now(),
+        dry_run=policy.enforcement == "dry_run",
+        basin_position=farthest(evidence),
+    )
     Places(job.settings).forget_candidate(key)
     return JobDone({"outcome": verdict.outcome})
+
+
+def farthest(evidence: Evidence) -> float | None:
+    """How far out the candidate is in its base's basin, on the capability where it is farthest; 1 is the edge."""
+    positions = [m.estimate.value for m in evidence.measurements if m.name is Name.BASIN_POSITION]
+    return max(positions, default=None)
 
 
 def gathered(ledger: Ledger, row: EvaluationRow) -> Evidence:

@@ -42,7 +42,7 @@ def add(c: sa.Connection, request: EvaluationRequest, now: float) -> bool:
     return insert_new(c, evaluation, row)
 
 
-def note(c: sa.Connection, key: str, now: float, **values: str | None) -> None:
+def note(c: sa.Connection, key: str, now: float, **values: str | float | None) -> None:
     """Sets what is given; what is ``None`` stays."""
     given = {name: value for name, value in values.items() if value is not None}
     c.execute(sa.update(evaluation).where(evaluation.c.key == key).values(given | {"updated_at": now}))
@@ -51,7 +51,9 @@ def note(c: sa.Connection, key: str, now: float, **values: str | None) -> None:
 def close(c: sa.Connection, key: str, outcome: str, reason: str, now: float) -> None:
     """Ends an evaluation, unless it has ended, and asks for that to be projected."""
     still_open = evaluation.c.key == key, evaluation.c.outcome.is_(None)
-    ended = sa.update(evaluation).where(*still_open).values(outcome=outcome, reason=reason, updated_at=now)
+    ended = (
+        sa.update(evaluation).where(*still_open).values(outcome=outcome, reason=reason, updated_at=now, ended_at=now)
+    )
     if c.execute(ended).rowcount == 1:
         ledger_outbox.project(c, key, now)
 

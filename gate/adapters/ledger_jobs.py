@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_audit, ledger_evaluations, ledger_outbox
+from gate.adapters import ledger_audit, ledger_evaluations, ledger_outbox, ledger_runs
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import ENDED, FAILED, QUEUED, RUNNING, WAITING, job
 from gate.domain.errors import InvalidInput, LostLease
@@ -41,7 +41,10 @@ def claim(c: sa.Connection, key: str, owner: str, lease_s: float, now: float) ->
         "lease_until": now + lease_s,
     }
     row = c.execute(sa.update(job).where(job.c.key == key, sa.or_(due, orphaned)).values(taken).returning(job)).first()
-    return None if row is None else _claim_of(row)
+    if row is None:
+        return None
+    ledger_runs.begin(c, row, now)
+    return _claim_of(row)
 
 
 def hold(c: sa.Connection, claim: Claim) -> None:
@@ -71,6 +74,7 @@ def end(
     """Ends a job for good and lets the jobs that waited for it go on, whichever way it ended."""
     kept = None if result is None else dict(result)
     _change(c, claim, {"state": state, "ended_at": now, "lease_until": None, "result": kept, "error": error})
+    ledger_runs.end(c, claim.key, claim.epoch, state, now, error)
     enqueue(c, then, now, replacing=claim.key)
     _let_go_on(c, now, job.c.waits_for == claim.key)
     if state == FAILED:
@@ -85,6 +89,7 @@ def wait(c: sa.Connection, claim: Claim, needs: JobRequest, now: float) -> None:
         raise InvalidInput(f"job {claim.key}: expected to wait for another job, found itself; name the one it needs")
     needed_has_ended = _has_ended(c, needs.key)
     _change(c, claim, {"state": WAITING, "waits_for": needs.key, "lease_until": None, "queued_at": now})
+    ledger_runs.end(c, claim.key, claim.epoch, ledger_runs.WAITS, now)
     if needed_has_ended:
         # Counted as an attempt: a job that keeps waiting for what has already ended must come to an end too.
         _let_go_on(c, now, job.c.key == claim.key)
@@ -100,6 +105,8 @@ def retry(c: sa.Connection, claim: Claim, now: float, *, error: str, delay_s: fl
     if outage:
         values |= {"attempts": job.c.attempts - 1, "outages": job.c.outages + 1}
     _change(c, claim, values)
+    ended = ledger_runs.PUT_OFF if outage else ledger_runs.RETRIED
+    ledger_runs.end(c, claim.key, claim.epoch, ended, now, error)
     row = c.execute(sa.select(job.c.queue).where(job.c.key == claim.key)).one()
     ledger_outbox.ring(c, claim.key, claim.kind, row.queue, now, due)
 
@@ -206,6 +213,7 @@ def _ring_again(c: sa.Connection, now: float, ring_after_s: float) -> int:
 
 
 def _give_back(c: sa.Connection, claim: Claim, now: float, error: str, max_attempts: int) -> None:
+    ledger_runs.end(c, claim.key, claim.epoch, ledger_runs.LOST, now)
     if claim.attempts >= max_attempts:
         end(c, claim, now, state=FAILED, error=error)
     else:

@@ -6,12 +6,13 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_audit, ledger_evaluations
+from gate.adapters import ledger_audit, ledger_evaluations, ledger_revocations
 from gate.adapters.database import insert_new, put
 from gate.adapters.ledger_tables import base, evidence, profile, promotion, verdict
 from gate.domain.checkpoint import Base, Frozen, ModelVersion
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import INSPECT, profile_key
+from gate.domain.revocation import overruled
 from gate.domain.verdict import Verdict
 from gate.ports import Claim
 
@@ -43,21 +44,34 @@ def profile_of(c: sa.Connection, key: str) -> BasinProfile | None:
     return _document(c, profile, key, BasinProfile)
 
 
-def save_verdict(c: sa.Connection, key: str, value: Verdict, envelope: Mapping[str, Any], now: float) -> None:
+def save_verdict(
+    c: sa.Connection,
+    key: str,
+    value: Verdict,
+    envelope: Mapping[str, Any],
+    now: float,
+    dry_run: bool,
+    basin_position: float | None,
+) -> None:
     """Keeps a verdict for ever and ends its evaluation; of several, the first one stands."""
     row = {"key": key, "body": value.model_dump_json(), "envelope": json.dumps(dict(envelope)), "saved_at": now}
     if not insert_new(c, verdict, row):
         return
-    ledger_evaluations.note(c, key, now, evidence_key=value.evidence_key)
+    figures = {"dry_run": dry_run, "basin_position": basin_position}
+    ledger_evaluations.note(c, key, now, evidence_key=value.evidence_key, **figures)
     ledger_evaluations.close(c, key, value.outcome, value.reason, now)
     detail = {"evaluation": key, "subject": value.subject, "outcome": value.outcome, "verdict": value.digest}
     ledger_audit.append(c, "verdict", "judge", detail, now)
 
 
 def verdict_of(c: sa.Connection, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
-    """An evaluation's verdict and what it was signed into."""
+    """An evaluation's verdict and what it was signed into; blocked where it was revoked since."""
     row = c.execute(sa.select(verdict.c.body, verdict.c.envelope).where(verdict.c.key == key)).first()
-    return None if row is None else (Verdict.model_validate_json(row.body), json.loads(row.envelope))
+    if row is None:
+        return None
+    given = Verdict.model_validate_json(row.body)
+    revoked = ledger_revocations.revocation_of(c, given.subject, given.candidate_digest)
+    return overruled(given, revoked[0] if revoked else None), json.loads(row.envelope)
 
 
 def save_base(c: sa.Connection, value: Base, now: float) -> None:

@@ -45,6 +45,20 @@ job = sa.Table(
     sa.Index("job_by_dependency", "waits_for", "state"),
 )
 
+# One row for each claim of a job, written when it begins and completed when it ends.
+job_run = sa.Table(
+    "job_run",
+    metadata,
+    sa.Column("job", sa.Text, primary_key=True),
+    sa.Column("epoch", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("queue", sa.Text, nullable=False),
+    sa.Column("queued_at", sa.Double, nullable=False),
+    sa.Column("begun_at", sa.Double, nullable=False),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("outcome", sa.Text),
+)
+
 evaluation = sa.Table(
     "evaluation",
     metadata,
@@ -58,6 +72,9 @@ evaluation = sa.Table(
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("updated_at", sa.Double, nullable=False),
     sa.Column("projected_at", sa.Double),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("dry_run", sa.Boolean),
+    sa.Column("basin_position", sa.Double),
     sa.Index("evaluation_by_time", "created_at"),
     sa.Index("evaluation_by_name", "name", "created_at"),
 )
@@ -128,6 +145,26 @@ outbox = sa.Table(
     ),
     sa.Index("outbox_by_end", "done_at"),
     sqlite_autoincrement=True,
+)
+
+# What was last seen of something that the ledger does not hold: the newest value of each name.
+figure = sa.Table(
+    "figure",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Double),
+    sa.Column("at", sa.Double, nullable=False),
+)
+
+revocation = sa.Table(
+    "revocation",
+    metadata,
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("candidate_digest", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("revoked_at", sa.Integer, nullable=False),
+    sa.Column("envelope", sa.Text, nullable=False),
+    sa.Index("revocation_by_candidate", "candidate_digest"),
 )
 
 audit = sa.Table(

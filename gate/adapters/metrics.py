@@ -1,153 +1,134 @@
-"""Every Prometheus series of the product, declared once. Labels are closed sets; never a model's name."""
+"""The series that a process counts by itself: they begin anew with it, and are right for what only it can know.
 
-from collections.abc import Callable, Iterator
+What the ledger knows is computed from the ledger (``ledger_metrics``). Labels are closed sets; never a model's name.
+"""
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from collections import Counter as Counts
+from collections.abc import Iterable
+from importlib.metadata import version
 
-from gate.domain.errors import GateError
-from gate.ports import Backlog
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
-JOB_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400)
+from gate.domain.jobs import KINDS
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+ENFORCEMENTS = ("enforce", "dry_run")
+DELIVERIES = (
+    "accepted",
+    "repeated",
+    "ignored",
+    "ping",
+    "unverified",
+    "malformed",
+    "oversized",
+    "unavailable",
+    "failed",
+)
 
 
 class Metrics:
-    """The series that are counted as things happen, and the process's own, in a registry of their own."""
+    """The series of an API process, in a registry of their own; ``create_app`` adds those of the ledger."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self.deliveries = Counter(
-            "gate_deliveries",
-            "Webhook deliveries by result: accepted, repeated, ignored, ping, unverified, malformed, oversized, unavailable.",
-            ["result"],
-            registry=registry,
-        )
+        Info("gate_build", "The version of Basin Gate.", registry=registry).info({"version": version("basin-gate")})
+        self.deliveries = _counter(registry, "gate_deliveries", "Webhook deliveries by result", "result", *DELIVERIES)
         self.delivery_seconds = Histogram(
             "gate_delivery_seconds",
             "Seconds from a delivery's arrival to its answer.",
             buckets=SECONDS,
             registry=registry,
         )
-        self.promotion_questions = Counter(
-            "gate_promotion_questions", "Answers to POST /v1/promotions: allow, deny.", ["answer"], registry=registry
+        self.promotion_questions = _counter(
+            registry, "gate_promotion_questions", "Answers to POST /v1/promotions", "answer", "allow", "deny"
         )
-        self.admissions = Counter(
+        self.admissions = _counter(
+            registry,
             "gate_admissions",
-            "Kubernetes admission reviews by answer: allow, deny, warn, unconcerned (no model reference in it).",
-            ["answer"],
-            registry=registry,
+            "Kubernetes admission reviews; unconcerned has no model reference in it",
+            "answer",
+            *("allow", "deny", "warn", "unconcerned"),
         )
-        self.promotion_attempts = Counter(
+        self.promotion_attempts = _counter(
+            registry,
             "gate_promotion_attempts",
-            "Protected aliases that MLflow told were set: approved, unapproved.",
-            ["version"],
+            "Protected aliases that MLflow told were set, on versions",
+            "version",
+            *("approved", "unapproved"),
+        )
+        self.policies = Gauge(
+            "gate_policies",
+            "Policies in force by enforcement: enforce, dry_run (judges and holds nothing back).",
+            ["enforcement"],
             registry=registry,
         )
-        self.doorbells = Counter("gate_doorbells", "Doorbells by result: rung, failed.", ["result"], registry=registry)
-        self.projections = Counter(
-            "gate_projections",
-            "Verdicts written to MLflow by result: written, moot, failed.",
-            ["result"],
-            registry=registry,
+        for enforcement in ENFORCEMENTS:
+            self.policies.labels(enforcement)
+        self.replace_key_by = Gauge(
+            "gate_signing_key_replace_by_timestamp_seconds",
+            "When the signing key is to be replaced at the latest (GATE_SIGNING_KEY_REPLACE_BY); absent where not set.",
+            [],
+            registry=None,
         )
-        self.reconciliations = Counter(
-            "gate_reconciliations", "Reconciler sweeps by result: done, failed.", ["result"], registry=registry
+
+    def tell_policies(self, enforcements: Iterable[str]) -> None:
+        """Tells how many of the policies in force hold something back."""
+        counts = Counts(enforcements)
+        for enforcement in ENFORCEMENTS:
+            self.policies.labels(enforcement).set(counts[enforcement])
+
+    def remind_of_key(self, timestamp_s: float) -> None:
+        """Tells from now on when the signing key is to be replaced."""
+        self.replace_key_by.set(timestamp_s)
+        self.registry.register(self.replace_key_by)
+
+
+class DispatcherMetrics:
+    """The series of a dispatcher process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.doorbells = _counter(registry, "gate_doorbells", "Doorbells", "result", "rung", "failed")
+        self.projections = _counter(
+            registry, "gate_projections", "Verdicts written to MLflow", "result", "written", "moot", "failed"
         )
-        self.reconciled_at = Gauge(
-            "gate_reconciled_timestamp_seconds",
-            "When the reconciler last compared ledger and registry.",
-            registry=registry,
+        self.reconciliations = _counter(
+            registry, "gate_reconciliations", "Reconciler sweeps", "result", "done", "failed"
         )
         self.missed_versions = Counter(
             "gate_missed_versions", "Versions found by the reconciler that no delivery had told of.", registry=registry
         )
-        self.drifted = Gauge(
-            "gate_drifted_promotions",
-            "Protected aliases and stages held by versions without an approval.",
-            registry=registry,
-        )
-        self.changed = Gauge(
-            "gate_changed_artifacts",
-            "Promoted versions whose files are not those that were judged, by their names and sizes.",
-            registry=registry,
-        )
-        self.undone = Counter(
-            "gate_undone_promotions",
-            "Protected aliases that the gate itself moved: restored, removed, expired, failed.",
-            ["result"],
-            registry=registry,
-        )
-        self.webhook_repairs = Counter(
-            "gate_webhook_repairs",
-            "Times the webhook was missing, changed or disabled and was mended.",
+        self.failed_reverts = Counter(
+            "gate_failed_reverts",
+            "Times that MLflow refused to let the gate move a protected alias.",
             registry=registry,
         )
         self.leader = Gauge("gate_dispatcher_leader", "Whether this dispatcher is the one at work.", registry=registry)
 
 
-class JobMetrics:
-    """The series of a worker process: how its jobs went and how long they took."""
+class WorkerMetrics:
+    """The series of a worker process: what only it knows, since the ledger did not answer."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self.runs = Counter(
-            "gate_job_runs",
-            "Runs of jobs by outcome: done, waits, retried, failed, lost, unavailable.",
+        self._runs = Counter(
+            "gate_worker_runs",
+            "Jobs that this process ran: done, waits, retried, failed, lost, or unavailable (the end was not written).",
             ["kind", "outcome"],
             registry=registry,
         )
-        self.seconds = Histogram(
-            "gate_job_seconds", "Seconds a run of a job took.", ["kind"], buckets=JOB_SECONDS, registry=registry
-        )
+        for kind in KINDS:
+            self._runs.labels(kind, "done")
 
-    def observe(self, kind: str, outcome: str, seconds: float) -> None:
+    def observe(self, kind: str, outcome: str, _seconds: float) -> None:
         """Counts one run."""
-        self.runs.labels(kind, outcome).inc()
-        self.seconds.labels(kind).observe(seconds)
+        self._runs.labels(kind, outcome).inc()
 
 
-class BacklogCollector(Collector):
-    """What waits in the ledger, asked for at each scrape; absent while the ledger does not answer."""
-
-    def __init__(self, backlog: Callable[[], Backlog]) -> None:
-        self._backlog = backlog
-
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing beforehand, so that registering does not ask the ledger."""
-        return iter(())
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        up = GaugeMetricFamily("gate_ledger_up", "Whether the ledger answered this scrape.")
-        try:
-            backlog = self._backlog()
-        except GateError:
-            up.add_metric([], 0)
-            yield up
-            return
-        up.add_metric([], 1)
-        yield up
-        yield from _families(backlog)
-
-
-def _families(backlog: Backlog) -> Iterator[GaugeMetricFamily]:
-    jobs = GaugeMetricFamily("gate_jobs", "Jobs by queue and state.", labels=["queue", "state"])
-    for (queue, state), count in sorted(backlog.jobs.items()):
-        jobs.add_metric([queue, state], count)
-    yield jobs
-    oldest = GaugeMetricFamily("gate_oldest_job_seconds", "Age of a queue's oldest queued job.", labels=["queue"])
-    for queue, seconds in sorted(backlog.oldest_s.items()):
-        oldest.add_metric([queue], seconds)
-    yield oldest
-    expired = GaugeMetricFamily("gate_expired_leases", "Running jobs whose worker has let its lease end.")
-    expired.add_metric([], backlog.expired_leases)
-    yield expired
-    outbox = GaugeMetricFamily("gate_outbox_items", "Things still to be done outside the ledger.", labels=["kind"])
-    for kind, count in sorted(backlog.outbox.items()):
-        outbox.add_metric([kind], count)
-    yield outbox
-    verdicts = GaugeMetricFamily("gate_evaluations_ended", "Ended evaluations by outcome.", labels=["outcome"])
-    for outcome, count in sorted(backlog.outcomes.items()):
-        verdicts.add_metric([outcome], count)
-    yield verdicts
+def _counter(registry: CollectorRegistry, name: str, meaning: str, label: str, *values: str) -> Counter:
+    """A counter with a sample for each of its label's values from the beginning: a first event is an increase."""
+    counter = Counter(name, f"{meaning}: {', '.join(values)}.", [label], registry=registry)
+    for value in values:
+        counter.labels(value)
+    return counter

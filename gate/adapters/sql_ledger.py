@@ -5,15 +5,24 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_audit, ledger_evaluations, ledger_jobs, ledger_outbox, ledger_records
+from gate.adapters import (
+    ledger_audit,
+    ledger_evaluations,
+    ledger_jobs,
+    ledger_outbox,
+    ledger_records,
+    ledger_revocations,
+    ledger_statistics,
+)
 from gate.adapters.database import Database, insert_new
 from gate.adapters.ledger_tables import DONE, FAILED, evaluation, lease
 from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.evaluation import EvaluationRequest, evaluation_key
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import CPU_QUEUE, INSPECT, JUDGE, inspect_key, judge_key
+from gate.domain.revocation import Revocation
 from gate.domain.verdict import Verdict
-from gate.ports import Backlog, Claim, EvaluationRow, JobRequest, OutboxItem
+from gate.ports import Backlog, Claim, EvaluationRow, JobRequest, OutboxItem, SignedRevocation, Statistics
 
 
 def migrate(url: str) -> None:
@@ -28,6 +37,7 @@ class SqlLedger:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
+        self._facts = ledger_statistics.Facts()
 
     def close(self) -> None:
         """Closes every pooled connection."""
@@ -98,6 +108,12 @@ class SqlLedger:
 
         return self._database.read(work)
 
+    def statistics(self, now: float) -> Statistics:
+        return self._database.read(lambda c: ledger_statistics.statistics(c, self._facts, now))
+
+    def keep_figures(self, figures: Mapping[str, float | None], now: float) -> None:
+        self._database.write(lambda c: ledger_statistics.keep(c, figures, now))
+
     def outbox(self, now: float, limit: int = 100) -> Sequence[OutboxItem]:
         return self._database.read(lambda c: ledger_outbox.due(c, now, limit))
 
@@ -146,15 +162,37 @@ class SqlLedger:
     def profile(self, key: str) -> BasinProfile | None:
         return self._database.read(lambda c: ledger_records.profile_of(c, key))
 
-    def save_verdict(self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float) -> None:
+    def save_verdict(
+        self,
+        claim: Claim,
+        key: str,
+        verdict: Verdict,
+        envelope: Mapping[str, Any],
+        now: float,
+        *,
+        dry_run: bool = False,
+        basin_position: float | None = None,
+    ) -> None:
         def work(c: sa.Connection) -> None:
             ledger_jobs.hold(c, claim)
-            ledger_records.save_verdict(c, key, verdict, envelope, now)
+            ledger_records.save_verdict(c, key, verdict, envelope, now, dry_run, basin_position)
 
         self._database.write(work)
 
     def verdict(self, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
         return self._database.read(lambda c: ledger_records.verdict_of(c, key))
+
+    def revoke(self, given: Sequence[SignedRevocation], actor: str, now: float) -> int:
+        return self._database.write(lambda c: ledger_revocations.revoke(c, given, actor, now))
+
+    def revocation(self, subject: str, candidate_digest: str | None) -> tuple[Revocation, Mapping[str, Any]] | None:
+        return self._database.read(lambda c: ledger_revocations.revocation_of(c, subject, candidate_digest))
+
+    def revocations(self) -> Sequence[Revocation]:
+        return self._database.read(ledger_revocations.revocations)
+
+    def versions_of(self, candidate_digest: str) -> Sequence[ModelVersion]:
+        return self._database.read(lambda c: ledger_revocations.versions_of(c, candidate_digest))
 
     def evaluation(self, key: str) -> EvaluationRow | None:
         return self._database.read(lambda c: ledger_evaluations.one(c, key))

@@ -11,7 +11,8 @@ from gate.domain.permission import Answer, answer
 from gate.domain.policy import Policy, PolicySet
 from gate.domain.promotion import protects_alias, protects_stage
 from gate.domain.reference import VersionReference
-from gate.ports import Ledger, Registry
+from gate.domain.verdict import Outcome, Verdict
+from gate.ports import EvaluationRow, Ledger, Registry
 
 
 def referenced(registry: Registry, asked: VersionReference) -> ModelVersion:
@@ -20,6 +21,16 @@ def referenced(registry: Registry, asked: VersionReference) -> ModelVersion:
     if number is None:
         raise NotFound(f"expected an alias {asked.alias!r} of {asked.name!r}, found none; was it set in MLflow?")
     return registry.version(asked.name, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where one version stands: the policy that speaks of it, its evaluation and verdict under that, the answer."""
+
+    policy: Policy | None
+    row: EvaluationRow | None
+    verdict: Verdict | None
+    answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +63,23 @@ class Standing:
         """What to ask of the version; ``None`` where it is not for the gate."""
         return request_for(version, self.policy(version), self.ledger.bases())
 
-    def answer(self, version: ModelVersion, now: float) -> Answer:
-        """May this version be promoted now?"""
+    def approved_until(self, version: ModelVersion, now: float) -> int | None:
+        """When the approval in force of this version ends, in Unix seconds; ``None`` where it has none."""
         policy = self.policy(version)
         row = self.ledger.evaluation_of(version.identity, policy.digest) if policy else None
         kept = self.ledger.verdict(row.request.key) if row else None
+        approved = kept is not None and kept[0].outcome is Outcome.APPROVED and kept[0].expires_at > now
+        return kept[0].expires_at if kept is not None and approved else None
+
+    def answer(self, version: ModelVersion, now: float) -> Answer:
+        """May this version be promoted now?"""
+        return self.position(version, now).answer
+
+    def position(self, version: ModelVersion, now: float) -> Position:
+        """The same answer, with what it rests on."""
+        policy = self.policy(version)
+        row = self.ledger.evaluation_of(version.identity, policy.digest) if policy else None
+        kept = self.ledger.verdict(row.request.key) if row else None
+        verdict = kept[0] if kept else None
         state, reason = (row.state, row.reason) if row else (None, None)
-        return answer(policy, state, reason, kept[0] if kept else None, now)
+        return Position(policy, row, verdict, answer(policy, state, reason, verdict, now))

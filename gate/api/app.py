@@ -1,12 +1,15 @@
 """The HTTP application."""
 
 import time
+from datetime import UTC, datetime
+from datetime import time as dt_time
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
 from gate import bootstrap
-from gate.adapters.metrics import BacklogCollector, Metrics
+from gate.adapters.ledger_metrics import LedgerCollector
+from gate.adapters.metrics import Metrics
 from gate.api import admission, evaluations, probes, promotions, verdicts, webhooks
 from gate.api.door import Door
 from gate.api.problems import answer_problems
@@ -24,7 +27,8 @@ def create_app(door: Door) -> FastAPI:
         redoc_url=None,
     )
     app.state.door = door
-    door.metrics.registry.register(BacklogCollector(lambda: door.ledger.backlog(door.clock())))
+    ledger, now = door.ledger, door.clock
+    door.metrics.registry.register(LedgerCollector(lambda: ledger.backlog(now()), lambda: ledger.statistics(now())))
     answer_problems(app)
     for part in (webhooks, evaluations, verdicts, promotions, admission, probes):
         app.include_router(part.router)
@@ -40,14 +44,18 @@ def build_app(settings: Settings) -> FastAPI:
         )
     bootstrap.migrate_ledger(settings)
     ledger, queue = bootstrap.build_ledger(settings), bootstrap.build_queue(settings)
+    policies, metrics = bootstrap.build_policies(settings), Metrics()
+    metrics.tell_policies(policy.enforcement for policy in policies.policies)
+    if settings.signing_key_replace_by is not None:
+        metrics.remind_of_key(datetime.combine(settings.signing_key_replace_by, dt_time(), UTC).timestamp())
     return create_app(
         Door(
             ledger=ledger,
             registry=bootstrap.build_registry(settings),
-            policies=bootstrap.build_policies(settings),
+            policies=policies,
             secrets=secrets,
             clock=time.time,
-            metrics=Metrics(),
+            metrics=metrics,
             broker=queue.ping,
             tolerance_s=settings.webhook_tolerance_s,
             max_body_bytes=settings.webhook_max_bytes,

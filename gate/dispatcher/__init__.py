@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
-from gate.adapters.metrics import Metrics
+from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.standing import Standing
 from gate.dispatcher.projection import Projector
 from gate.dispatcher.reconciler import Reconciler
@@ -42,10 +42,10 @@ class Dispatcher:
         settings: Settings,
         *,
         clock: Callable[[], float] = time.time,
-        metrics: Metrics | None = None,
+        metrics: DispatcherMetrics | None = None,
     ) -> None:
         self._ledger, self._queue, self._settings, self._clock = ledger, queue, settings, clock
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics or DispatcherMetrics()
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         standing = Standing(ledger, policies)
         self._projector = Projector(standing, registry, clock)
@@ -63,6 +63,8 @@ class Dispatcher:
         self._serve_metrics()
         log.info("dispatcher started", owner=self._owner)
         while not stop.is_set():
+            if self._settings.heartbeat_file is not None:
+                self._settings.heartbeat_file.touch()
             stop.wait(IDLE_S if self._survive(self.step) is not None else RETRY_S)
         log.info("dispatcher stopped", owner=self._owner)
 

@@ -5,7 +5,8 @@ from enum import StrEnum
 
 import structlog
 
-from gate.adapters.metrics import Metrics
+from gate.adapters.ledger_metrics import CHANGED, DRIFTED, EXPIRY
+from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.signing import Verifier
 from gate.adapters.standing import Standing, referenced
 from gate.dispatcher.fingerprints import Fingerprints
@@ -40,7 +41,7 @@ class PromotionWatch:
         standing: Standing,
         registry: Registry,
         clock: Callable[[], float],
-        metrics: Metrics,
+        metrics: DispatcherMetrics,
         verifier: Verifier | None = None,
     ) -> None:
         self._standing, self._registry, self._clock = standing, registry, clock
@@ -55,8 +56,12 @@ class PromotionWatch:
         drifted = sum(self._drifts("alias", alias, version) for alias, version in held)
         if stages:
             drifted += sum(self._drifts("stage", version.stage, version) for version in self._staged())
-        self._metrics.drifted.set(drifted)
-        self._metrics.changed.set(sum(self._changed(v) for v in {v.identity: v for _, v in held}.values()))
+        promoted = {version.identity: version for _, version in held}.values()
+        changed = sum(self._changed(version) for version in promoted)
+        now = self._clock()
+        ends = [end for version in promoted if (end := self._standing.approved_until(version, now))]
+        figures = {DRIFTED: drifted, CHANGED: changed, EXPIRY: min(ends, default=None)}
+        self._standing.ledger.keep_figures(figures, now)
 
     def _changed(self, version: ModelVersion) -> bool:
         """Whether a promoted version's files are others than those judged; each set of differences is told once."""
@@ -141,9 +146,8 @@ class PromotionWatch:
             result = act()
         except GateError as error:
             log.warning("alias could not be moved", alias=alias, version=version.uri, error=str(error))
-            self._metrics.undone.labels("failed").inc()
+            self._metrics.failed_reverts.inc()
             return False
-        self._metrics.undone.labels(result).inc()
         # Should it be moved there again, that is another fact, to be told again.
         self._reported.discard(("alias", alias, version.identity))
         log.warning("alias moved by the gate", alias=alias, version=version.uri, result=result)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from gate.adapters.metrics import Metrics
+from gate.adapters.ledger_metrics import RECONCILED_AT
+from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.signing import Verifier
 from gate.adapters.standing import Standing
 from gate.dispatcher.promotions import PromotionWatch
@@ -25,7 +26,12 @@ class Reconciler:
     """Asks for what is missing, repairs what the gate wrote, undoes or reports what was promoted around it."""
 
     def __init__(
-        self, standing: Standing, registry: Registry, settings: Settings, clock: Callable[[], float], metrics: Metrics
+        self,
+        standing: Standing,
+        registry: Registry,
+        settings: Settings,
+        clock: Callable[[], float],
+        metrics: DispatcherMetrics,
     ) -> None:
         self._standing, self._registry, self._settings = standing, registry, settings
         self._clock, self._metrics = clock, metrics
@@ -42,7 +48,8 @@ class Reconciler:
         self._metrics.reconciliations.labels("done" if sound else "failed").inc()
         if sound:
             self._sweeps += 1
-            self._metrics.reconciled_at.set(self._clock())
+            now = self._clock()
+            self._standing.ledger.keep_figures({RECONCILED_AT: now}, now)
         return sound
 
     def _attempt(self, part: Callable[[], None]) -> bool:
@@ -61,7 +68,6 @@ class Reconciler:
         result = self._registry.ensure_webhook(url, secrets[0], renew_secret=not self._secret_set)
         self._secret_set = True
         if result != "kept":
-            self._metrics.webhook_repairs.inc()
             self._audit("webhook " + result, {"url": url})
 
     def _versions(self) -> None:

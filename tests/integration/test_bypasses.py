@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow_server import MlflowServer
 
-from gate.adapters.metrics import Metrics
+from gate.adapters.ledger_statistics import REVERTS
+from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.mlflow_registry import MlflowRegistry
 from gate.adapters.policy_files import DEFAULT, load_policies
 from gate.adapters.signing import Verifier
@@ -61,7 +62,7 @@ class Watched:
     ledger: SqlLedger
     registry: FakeRegistry
     clock: FakeClock
-    metrics: Metrics
+    metrics: DispatcherMetrics
     verifier: Verifier
     private: Path
 
@@ -86,11 +87,18 @@ class Watched:
         self.watch.look(stages=True)
         return self.registry.pointers
 
+    @property
+    def figures(self) -> Mapping[str, float]:
+        return self.ledger.statistics(self.clock()).figures
+
     def drifted(self) -> float:
-        return self.metrics.registry.get_sample_value("gate_drifted_promotions") or 0.0
+        return self.figures["drifted"]
 
     def undone(self, result: str) -> float:
-        return self.metrics.registry.get_sample_value("gate_undone_promotions_total", {"result": result}) or 0.0
+        if result == "failed":
+            return self.metrics.registry.get_sample_value("gate_failed_reverts_total") or 0.0
+        facts = self.ledger.statistics(self.clock()).facts
+        return sum(count for fact, count in facts.items() if REVERTS.get(fact) == result)
 
     def events(self) -> list[str]:
         with self.ledger._database.engine.connect() as connection:
@@ -104,7 +112,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     migrate(url)
     private, public = a_key(tmp_path)
     clock = FakeClock(time.time())
-    made = Watched(SqlLedger(url), FakeRegistry(), clock, Metrics(), Verifier.from_file(public), private)
+    made = Watched(SqlLedger(url), FakeRegistry(), clock, DispatcherMetrics(), Verifier.from_file(public), private)
     yield made
     made.ledger.close()
 
@@ -241,7 +249,7 @@ def test_artifacts_that_no_longer_look_as_judged_are_told_once(watched):
     for listed in (judged, judged | {"config.json": 11}, judged | {"config.json": 11}, judged | {"x.py": 1}, {}):
         watched.registry.listed["3"] = listed
         watched.look()
-        seen.append(watched.metrics.registry.get_sample_value("gate_changed_artifacts"))
+        seen.append(watched.figures["changed"])
     assert seen == [0, 1, 1, 1, 1]
     assert watched.events() == ["artifacts changed after the verdict"] * 3
     assert watched.registry.pointers == {("my-llm", "champion"): "3"}

@@ -13,7 +13,7 @@ from fakes import FakeQueue
 from mlflow import MlflowClient
 from mlflow_server import free_port
 
-from gate.adapters.metrics import Metrics
+from gate.adapters.metrics import DispatcherMetrics, Metrics
 from gate.adapters.mlflow_registry import WEBHOOK_NAME, MlflowRegistry
 from gate.adapters.policy_files import load_policies
 from gate.adapters.sql_ledger import SqlLedger, migrate
@@ -83,7 +83,7 @@ def house(mlflow_server, tmp_path) -> Iterator[House]:
     thread = threading.Thread(target=server.run)
     thread.start()
     until(lambda: server.started)
-    dispatcher = Dispatcher(ledger, FakeQueue(), registry, door.policies, settings, metrics=Metrics())
+    dispatcher = Dispatcher(ledger, FakeQueue(), registry, door.policies, settings, metrics=DispatcherMetrics())
     client = MlflowClient(mlflow_server.uri, mlflow_server.uri)
     yield House(client, ledger, registry, dispatcher, metrics)
     for hook in client.list_webhooks():
