@@ -5,19 +5,19 @@ import os
 import signal
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from gate.adapters.logs import configure_logging
-from gate.domain.errors import GateError, InvalidInput, NotFound, Unavailable
+from gate.check.command import check
+from gate.client import GateClient, path
+from gate.domain.errors import GateError, InvalidInput, Unavailable
 from gate.settings import settings
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ ledger_app = typer.Typer(no_args_is_help=True, help="The ledger's database.")
 app.add_typer(policy_app, name="policy")
 app.add_typer(keys_app, name="keys")
 app.add_typer(ledger_app, name="ledger")
+app.command("check")(check)
 
 out = Console()
 err = Console(stderr=True)
@@ -182,7 +183,7 @@ def list_evaluations(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List evaluations, newest first."""
-    rows = _get(f"/v1/evaluations?limit={limit}")
+    rows = GateClient(settings().public_url).get(f"/v1/evaluations?limit={limit}")
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
         return
@@ -198,8 +199,8 @@ def show(
     number: Annotated[str, typer.Argument(metavar="VERSION", help="Its version number.")],
 ) -> None:
     """Show the verdict of one version as JSON."""
-    path = f"/v1/verdicts/{urllib.parse.quote(name, safe='')}/{urllib.parse.quote(number, safe='')}"
-    sys.stdout.write(json.dumps(_get(path), indent=2, ensure_ascii=False) + "\n")
+    found = GateClient(settings().public_url).get(path("v1", "verdicts", name, number))
+    sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
 @app.command()
@@ -252,17 +253,6 @@ def verify(
     else:
         out.print(told(found), soft_wrap=True, markup=False, highlight=False)
     raise typer.Exit(0 if found.verified else 1)
-
-
-def _get(path: str) -> Any:
-    url = settings().public_url + path
-    try:
-        with urllib.request.urlopen(url, timeout=10) as reply:  # noqa: S310  (the operator's own URL)
-            return json.load(reply)
-    except urllib.error.HTTPError as error:
-        raise NotFound(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:300]}") from error
-    except (urllib.error.URLError, OSError) as error:
-        raise Unavailable(f"expected the gate at {settings().public_url} (GATE_PUBLIC_URL), found {error}") from error
 
 
 def main() -> None:

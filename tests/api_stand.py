@@ -1,13 +1,19 @@
 """The HTTP application to be tested, over a real ledger (SQLite) and a registry in memory."""
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import uvicorn
 from builders import a_verdict, a_version
 from deliveries import CAPTURE_SECRET, Sent, delivery
 from fakes import FakeClock, FakeRegistry
 from fastapi.testclient import TestClient
+from mlflow_server import free_port
 
 from gate.adapters.metrics import Metrics
 from gate.adapters.policy_files import load_policies
@@ -61,8 +67,8 @@ def a_stand(tmp_path: Path, kind: type[SqlLedger] = SqlLedger) -> Stand:
     return Stand(TestClient(create_app(door), raise_server_exceptions=False), ledger, registry, clock, door)
 
 
-def judged(stand: Stand, version: ModelVersion, **changes: object) -> str:
-    """An ended evaluation of the version with this verdict; its key."""
+def judged(stand: Stand, version: ModelVersion, *, projected: bool = True, **changes: object) -> str:
+    """An ended evaluation of the version with this verdict, written to the registry; its key."""
     policy = stand.door.policies.policies[0]
     request = EvaluationRequest.of(version, policy.name, policy.digest)
     stand.ledger.request_evaluation(request, stand.clock())
@@ -72,4 +78,25 @@ def judged(stand: Stand, version: ModelVersion, **changes: object) -> str:
     verdict: Verdict = a_verdict(**(given | changes))
     stand.ledger.save_verdict(claim, request.key, verdict, {"summary": {"payload": ""}}, stand.clock())
     stand.ledger.finish(claim, stand.clock())
+    for item in stand.ledger.outbox(stand.clock()) if projected else ():
+        if item.kind == "project":
+            stand.ledger.outbox_done(item.seq, stand.clock())
     return request.key
+
+
+@contextmanager
+def served(stand: Stand) -> Iterator[str]:
+    """The application on a loopback port of its own; the address."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(stand.client.app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert time.monotonic() < deadline, "the API did not start"
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -58,10 +58,3 @@ class VerdictView(Frozen):
     evaluation: EvaluationView
     verdict: Verdict
     attestations: Mapping[str, Any]
-
-
-class PromotionQuestion(Frozen):
-    """May this version be promoted?"""
-
-    name: str
-    version: str

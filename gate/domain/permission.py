@@ -1,19 +1,37 @@
 """May this version be promoted? One answer for CI, for the reconciler, for whoever asks."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import StrEnum
 
 from gate.domain.checkpoint import Frozen
 from gate.domain.policy import Policy
-from gate.domain.verdict import Outcome, Verdict
+from gate.domain.verdict import Enforcement, Outcome, Result, Verdict
+
+DECIDING = frozenset({Enforcement.BLOCK, Enforcement.REVIEW})
+
+
+class Decision(StrEnum):
+    """The answer's word. ``pending`` may become any of the others by itself; ``needs_review`` waits for a person."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    PENDING = "pending"
+    NEEDS_REVIEW = "needs_review"
 
 
 class Answer(Frozen):
     """Whether, and why (or why not), in one sentence."""
 
-    allowed: bool
+    decision: Decision
     reason: str
     outcome: Outcome | None = None
     policy: str | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may be promoted now."""
+        return self.decision is Decision.ALLOWED
 
 
 def answer(
@@ -25,24 +43,43 @@ def answer(
     verdict. A policy in dry run allows whatever the verdict, and says what it would have been.
     """
     if policy is None:
-        return Answer(allowed=False, reason="No policy speaks of this version; add one whose match covers it.")
+        return _denied("No policy speaks of this version; add one whose match covers it.")
     strict = _strict(state, failure, verdict, now).model_copy(update={"policy": policy.name})
     if policy.enforcement == "enforce" or strict.allowed:
         return strict
-    return strict.model_copy(update={"allowed": True, "reason": f"Allowed in dry run only. {strict.reason}"})
+    reason = f"Allowed in dry run only. {strict.reason}"
+    return strict.model_copy(update={"decision": Decision.ALLOWED, "reason": reason})
+
+
+def against(verdict: Verdict) -> Iterator[str]:
+    """Everything in a verdict that speaks against an approval, one sentence each."""
+    yield from verdict.errors
+    yield from (each.defect.message for each in verdict.defects if each.enforcement in DECIDING)
+    for finding in verdict.findings:
+        if finding.enforcement in DECIDING and finding.result is not Result.PASS:
+            yield finding.sentence
 
 
 def _strict(state: str | None, failure: str | None, verdict: Verdict | None, now: float) -> Answer:
     if state is None:
-        return Answer(allowed=False, reason="It has not been evaluated under the policy in force.")
+        return Answer(decision=Decision.PENDING, reason="It has not been evaluated under the policy in force.")
     if state != "done":
-        return Answer(allowed=False, reason=f"Its evaluation is not finished ({state}).")
+        return Answer(decision=Decision.PENDING, reason=f"Its evaluation is not finished ({state}).")
     if verdict is None:
-        reason = f"Its evaluation ended in error: {failure or 'no reason was kept'}"
-        return Answer(allowed=False, reason=reason, outcome=Outcome.ERROR)
+        return _denied(f"Its evaluation ended in error: {failure or 'no reason was kept'}", Outcome.ERROR)
     if verdict.outcome is Outcome.APPROVED and verdict.expires_at <= now:
-        return Answer(allowed=False, reason=_expired(verdict), outcome=verdict.outcome)
-    return Answer(allowed=verdict.outcome is Outcome.APPROVED, reason=verdict.reason, outcome=verdict.outcome)
+        return _denied(_expired(verdict), verdict.outcome)
+    return Answer(decision=_decision(verdict.outcome), reason=verdict.reason, outcome=verdict.outcome)
+
+
+def _denied(reason: str, outcome: Outcome | None = None) -> Answer:
+    return Answer(decision=Decision.DENIED, reason=reason, outcome=outcome)
+
+
+def _decision(outcome: Outcome) -> Decision:
+    if outcome is Outcome.APPROVED:
+        return Decision.ALLOWED
+    return Decision.NEEDS_REVIEW if outcome is Outcome.NEEDS_REVIEW else Decision.DENIED
 
 
 def _expired(verdict: Verdict) -> str:
