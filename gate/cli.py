@@ -117,9 +117,14 @@ def dispatcher() -> None:
 
 @app.command()
 def worker(queue: Annotated[str, typer.Argument(help="cpu or gpu")]) -> None:
-    """Run a Celery worker of one queue: one job at a time, the base kept warm between jobs."""
+    """Run a Celery worker of one queue: one job at a time, the base kept warm between jobs.
+
+    Told to stop (SIGTERM), it gives its job GATE_STOP_GRACE_S seconds to end, then hands it to the next worker.
+    """
     if queue not in ("cpu", "gpu"):
         raise InvalidInput(f"expected queue cpu or gpu, found {queue!r}")
+    # Celery's answer to SIGTERM is to finish the job, however long it takes; to SIGQUIT, to hand it back after a grace.
+    os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     os.execv(  # noqa: S606  (replaces this process by our own worker)
         sys.executable,
         [
@@ -259,10 +264,9 @@ def main() -> None:
     """Entry point: joins the bench's commands, turns our errors into one clear line and exit status 2."""
     for entry in entry_points(group="basin_gate.commands"):
         try:
-            register = entry.load()
+            entry.load()(app)
         except ModuleNotFoundError:
             continue  # the API image has no bench: its commands are simply not offered
-        register(app)
     try:
         app()
     except GateError as error:

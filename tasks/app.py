@@ -20,13 +20,11 @@ from gate.adapters.sql_ledger import SqlLedger
 from gate.settings import settings
 from tasks.running import OBSERVERS, run_job
 
-HEARTBEAT_S = 10.0
+HEARTBEAT_S = 5.0
 log = structlog.get_logger(__name__)
 
 # A spawned child knows only what it is told to import: this module again.
-app = celery_app(
-    settings().broker_url, include=["tasks.app"], worker_soft_shutdown_timeout=settings().stop_grace_s
-)
+app = celery_app(settings().broker_url, include=["tasks.app"], worker_soft_shutdown_timeout=settings().stop_grace_s)
 
 
 @lru_cache(maxsize=1)

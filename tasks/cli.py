@@ -1,6 +1,7 @@
 """The bench's commands, joined to ``basin-gate`` through an entry point: assess, base, demo."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,9 @@ base_app = typer.Typer(no_args_is_help=True, help="Bases: what fine-tunes are me
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the bench's commands to the command line."""
+    """Adds the bench's commands to the command line; ModuleNotFoundError where there is no torch to do them with."""
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError("torch")
     app.add_typer(base_app, name="base")
     app.command("assess")(assess_command)
     app.command("demo")(demo_command)

@@ -52,7 +52,6 @@ CONFIG: dict[str, Any] = {
     "worker_max_tasks_per_child": None,
     # Celery 5.7 loses the job when it cancels on connection loss; 6.0 means to do so by default.
     "worker_cancel_long_running_tasks_on_connection_loss": False,
-    "worker_soft_shutdown_timeout": 30,
     "worker_hijack_root_logger": False,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,

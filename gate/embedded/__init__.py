@@ -103,6 +103,8 @@ class EmbeddedStack:
             "HF_HUB_OFFLINE": "1",
             "MLFLOW_TRACKING_URI": self.mlflow_uri,
             "TOKENIZERS_PARALLELISM": "false",
+            # Shorter than this stack's own grace: a job is handed back, not killed, when it is stopped.
+            "GATE_STOP_GRACE_S": "3",
             # Two workers share these cores with all the rest; with more threads than cores a profile takes minutes.
             "GATE_THREADS": os.environ.get("GATE_THREADS") or str(max(1, (os.cpu_count() or 1) // len(WORKERS))),
         }

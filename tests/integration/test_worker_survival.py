@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from signal import SIGCONT, SIGKILL, SIGSTOP
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import Any
 
 import counting_jobs
@@ -23,6 +23,7 @@ from gate.domain.errors import Unavailable
 from gate.ports import JobRequest
 
 LEASE_S = 4.0
+STOP_GRACE_S = 3.0
 LIMIT_S = 120.0
 
 
@@ -38,7 +39,7 @@ class Floor:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.socket, self.trace = folder, folder / "broker.sock", folder / "trace"
-        self.gate = folder / "open"
+        self.gate, self.heartbeat = folder / "open", folder / "heartbeat"
         self.metrics_port = free_port()
         url = ledger_url("", folder)
         migrate(url)
@@ -58,6 +59,7 @@ class Floor:
         return broker
 
     def start_worker(self) -> subprocess.Popen[bytes]:
+        # As `basin-gate worker gpu` starts it, with the jobs of these tests added.
         worker = ["-m", "celery", "-A", "tasks.app", "worker", "-Q", "gpu", "-I", "counting_jobs"]
         return self._start(sys.executable, *worker, "--without-gossip", "--without-mingle")
 
@@ -67,6 +69,9 @@ class Floor:
             "GATE_BROKER_URL": f"redis+socket://{self.socket}",
             "GATE_LEASE_S": str(LEASE_S),
             "GATE_METRICS_PORT": str(self.metrics_port),
+            "GATE_HEARTBEAT_FILE": str(self.heartbeat),
+            "GATE_STOP_GRACE_S": str(STOP_GRACE_S),
+            "REMAP_SIGTERM": "SIGQUIT",
             "PYTHONPATH": str(Path(counting_jobs.__file__).parent),
             counting_jobs.TRACE: str(self.trace),
         }
@@ -115,6 +120,10 @@ class Floor:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as reply:
             return [line for line in reply.read().decode().splitlines() if line.startswith("gate_worker_runs_total")]
 
+    def counted_runs(self) -> dict[tuple[str, str], int]:
+        """What the ledger counts of all workers, those that are gone included."""
+        return dict(self.ledger.statistics(time.time()).runs)
+
     def close(self) -> None:
         for process in reversed(self.processes):
             process.kill()
@@ -140,6 +149,7 @@ def test_a_job_whose_process_is_killed_ends_exactly_once(floor: Floor) -> None:
     assert floor.epoch("long") == 2
     assert len(floor.starts("long")) == 2
     assert len(floor.starts("short")) == 1
+    assert floor.counted_runs() == {("measure", "lost"): 1, ("measure", "done"): 2}
 
 
 def test_a_job_whose_whole_worker_is_killed_goes_to_the_next_worker(floor: Floor) -> None:
@@ -151,6 +161,45 @@ def test_a_job_whose_whole_worker_is_killed_goes_to_the_next_worker(floor: Floor
     floor.start_worker()
     floor.until(lambda: floor.done("long"))
     assert floor.epoch("long") == 2
+    assert floor.counted_runs() == {("measure", "lost"): 1, ("measure", "done"): 1}
+
+
+def test_a_worker_told_to_stop_hands_its_job_to_the_next_one_without_an_attempt_lost(floor: Floor) -> None:
+    floor.ask("long", until=str(floor.gate))
+    floor.until(lambda: len(floor.starts("long")) == 1)
+    floor.worker.send_signal(SIGTERM)
+    assert floor.worker.wait(LIMIT_S) == 0
+    assert floor.ledger.job_result("long") == ("queued", None, "the worker was stopped")
+    floor.gate.touch()
+    floor.start_worker()
+    floor.until(lambda: floor.done("long"))
+    assert floor.epoch("long") == 2
+    assert len(floor.starts("long")) == 2
+
+
+def test_a_worker_told_to_stop_ends_a_job_that_needs_no_longer_than_the_grace(floor: Floor) -> None:
+    floor.ask("short", until=str(floor.gate))
+    floor.until(lambda: len(floor.starts("short")) == 1)
+    floor.worker.send_signal(SIGTERM)
+    floor.ask("next")
+    floor.pump()
+    floor.gate.touch()
+    assert floor.worker.wait(LIMIT_S) == 0
+    assert floor.done("short")
+    assert floor.starts("next") == []
+
+
+def test_the_heartbeat_goes_on_while_a_job_runs_and_after_the_broker_was_away(floor: Floor) -> None:
+    floor.ask("long", until=str(floor.gate))
+    floor.until(lambda: len(floor.starts("long")) == 1)
+    assert floor.heartbeat.exists()
+    floor.broker.kill()
+    floor.broker.wait()
+    floor.start_broker()
+    floor.heartbeat.unlink()
+    floor.until(floor.heartbeat.exists)
+    floor.gate.touch()
+    floor.until(lambda: floor.done("long"))
 
 
 def test_jobs_survive_a_broker_that_is_killed_and_comes_back_empty(floor: Floor) -> None:
