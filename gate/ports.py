@@ -9,6 +9,7 @@ from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.enforcement import Action, RunRecord
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import BasinProfile, Evidence
+from gate.domain.promotion import Holding
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Verdict
 
@@ -133,8 +134,15 @@ class Registry(Protocol):
     def hidden_versions(self) -> Iterable[ModelVersion]:
         """Versions that the registry's own searches leave out."""
 
-    def aliases(self) -> Mapping[tuple[str, str], str]:
-        """(registered model, alias) → version number."""
+    def versions_page(self, cursor: str) -> tuple[Sequence[ModelVersion], str]:
+        """The next versions, oldest first, and where to go on; ``""`` is the beginning and the end."""
+
+    def holdings(self, cursor: str) -> tuple[Mapping[str, Sequence[Holding]], str]:
+        """The next registered models with their aliases and stages (the newest version of each stage), and where to
+        go on; ``""`` is the beginning and the end."""
+
+    def has_files(self, version: ModelVersion) -> bool:
+        """Whether a version that says it is a prompt has artifacts all the same."""
 
     def alias_of(self, name: str, alias: str) -> str | None:
         """The version number an alias points to."""

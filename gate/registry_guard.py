@@ -24,13 +24,14 @@ from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwar
 from pydantic import ValidationError
 
 from gate.adapters.policy_files import DEFAULT, load_policies, select_policy
+from gate.adapters.revocations import KnownRevocations, listed, marked, opened
 from gate.adapters.signing import Verifier
 from gate.domain.attestation import PAYLOAD_TYPE, Summary, read_summary
 from gate.domain.checkpoint import ModelVersion
-from gate.domain.enforcement import TAG_ATTESTATION, TAG_RUN
+from gate.domain.enforcement import TAG_ATTESTATION, TAG_REVOKED, TAG_RUN
 from gate.domain.errors import GateError
 from gate.domain.policy import Policy
-from gate.domain.promotion import is_reserved, protects_alias, protects_model, protects_stage
+from gate.domain.promotion import folded, is_reserved, protects_alias, protects_model, protects_stage
 from gate.settings import Settings
 
 PREFIX = "gate+"
@@ -50,6 +51,9 @@ class Rulebook:
         self.writers = frozenset(w.strip() for w in settings.guard_tag_writers.split(",") if w.strip())
         self._current_only = settings.guard_current_policy_only
         self._verifier, self._no_verifier = _verifier(settings.trusted_keys_file)
+        self._revocations = KnownRevocations()
+        if self._verifier and settings.revocations_file:
+            self._revocations = KnownRevocations(listed(self._verifier, settings.revocations_file))
         self._summary = lru_cache(maxsize=4096)(self._open)
 
     def refusal(self, version: ModelVersion, policy: Policy, now: int) -> str | None:
@@ -57,13 +61,28 @@ class Rulebook:
         envelope = version.tags.get(TAG_ATTESTATION)
         if self._verifier is None:
             return self._no_verifier
+        if revoked := self._revoked(version, None, now):
+            return revoked
         if not envelope:
             return f"it has no verdict yet (tag {TAG_ATTESTATION} is missing); wait for the gate or have it evaluated"
         try:
             summary = self._summary(envelope)
         except GateError as error:
             return f"its attestation is not valid: {error}"
-        return self._other_policy(summary, policy) or summary.refusal(version.identity, now)
+        revoked = self._revoked(version, summary.candidate_digest, now)
+        return revoked or self._other_policy(summary, policy) or summary.refusal(version.identity, now)
+
+    def is_for_good(self, mark: str | None, identity: str) -> bool:
+        """Whether a tag's value is this version's own revocation, signed by a trusted key."""
+        try:
+            return bool(self._verifier and mark and opened(self._verifier, mark).of(identity, None))
+        except GateError:
+            return False
+
+    def _revoked(self, version: ModelVersion, digest: str | None, now: int) -> str | None:
+        assert self._verifier is not None
+        mark = marked(self._verifier, version.tags.get(TAG_REVOKED), version.identity, digest)
+        return mark or self._revocations.refusal(version.identity, digest, now)
 
     def _other_policy(self, summary: Summary, policy: Policy) -> str | None:
         if summary.policy != policy.name:
@@ -95,7 +114,12 @@ class Guard:
         """The rules that hold now; without readable rules each act that they could forbid is refused."""
         try:
             self._settings = self._settings or Settings()
-            stamp = tuple(_stamps([self._settings.policies or DEFAULT, self._settings.trusted_keys_file]))
+            given = (
+                self._settings.policies or DEFAULT,
+                self._settings.trusted_keys_file,
+                self._settings.revocations_file,
+            )
+            stamp = tuple(_stamps(given))
             if self._rulebook is None or stamp != self._stamp:
                 self._rulebook, self._stamp = Rulebook(self._settings), stamp
         except (GateError, ValidationError, OSError) as error:
@@ -146,11 +170,15 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         return super().rename_registered_model(name, new_name)
 
     def set_model_version_tag(self, name: str, version: str, tag: Any) -> None:
-        self._reserve(f"setting tag {_shown(tag.key)} on version {_shown(version)} of {_shown(name)}", tag.key)
+        act = f"setting tag {_shown(tag.key)} on version {_shown(version)} of {_shown(name)}"
+        self._reserve(act, tag.key)
+        self._hold_revocation(act, name, version, tag.key, tag.value)
         super().set_model_version_tag(name, version, tag)
 
     def delete_model_version_tag(self, name: str, version: str, key: str) -> None:
-        self._reserve(f"deleting tag {_shown(key)} of version {_shown(version)} of {_shown(name)}", key)
+        act = f"deleting tag {_shown(key)} of version {_shown(version)} of {_shown(name)}"
+        self._reserve(act, key)
+        self._hold_revocation(act, name, version, key, None)
         super().delete_model_version_tag(name, version, key)
 
     def _check(self, act: str, name: str, version: str, protects: Protects) -> None:
@@ -158,7 +186,7 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         if not any(protects(policy) for policy in rules.policies.policies):
             return
         candidate = self._version(name, version)
-        if candidate.source in PROMPT_SOURCES:
+        if self._is_prompt(candidate):
             return
         policy = select_policy(rules.policies, candidate)
         if policy is not None and protects(policy):
@@ -182,13 +210,18 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         """A rename carries aliases and stages along, and voids approvals, which are bound to the name."""
         for named in (version, version.model_copy(update={"name": new_name})):
             policy = select_policy(rules.policies, named)
-            if policy is None or version.source in PROMPT_SOURCES:
+            if policy is None or self._is_prompt(version):
                 continue
             held = [a for a in version.aliases if protects_alias(policy, a)]
             held += [version.stage] if protects_stage(policy, version.stage) else []
             if held:
                 why = f"version {version.version} holds {', '.join(held)}, protected by policy {policy.name}; remove it"
                 self._enforce(act, policy, f"{why} first")
+
+    def _is_prompt(self, version: ModelVersion) -> bool:
+        """Whether no files can be served for it; what its row says of its source alone is not enough."""
+        real = version.name, version.version
+        return version.source in PROMPT_SOURCES and self.get_model_version_download_uri(*real) in PROMPT_SOURCES
 
     def _promoted(self, name: str) -> Iterator[ModelVersion]:
         model = self.get_registered_model(name)
@@ -245,6 +278,16 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         rules = self._guard.rulebook(act)
         if rules.writers and not self._may_write(rules):
             deny(act, f"tags gate.* are written by {', '.join(sorted(rules.writers))} only (GATE_GUARD_TAG_WRITERS)")
+
+    def _hold_revocation(self, act: str, name: str, version: str, key: str, value: str | None) -> None:
+        """Whoever asks, the gate itself included: a revocation is for good."""
+        if folded(key) != TAG_REVOKED:
+            return
+        rules = self._guard.rulebook(act)
+        candidate = self._version(name, version)
+        mark = candidate.tags.get(TAG_REVOKED)
+        if value != mark and rules.is_for_good(mark, candidate.identity):
+            deny(act, "its approval was revoked, and a revocation is never taken back; register the files anew")
 
     def _may_write(self, rules: Rulebook) -> bool:
         return _user() in rules.writers

@@ -8,17 +8,18 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from gate.adapters.folder_digests import DigestCache, folder_digests
+from gate.adapters.revocations import KnownRevocations, listed, marked
 from gate.adapters.signing import Verifier
 from gate.adapters.standing import referenced
 from gate.domain.attestation import PAYLOAD_TYPE, Summary, read_summary
 from gate.domain.checkpoint import ModelVersion
-from gate.domain.enforcement import TAG_ATTESTATION
+from gate.domain.enforcement import TAG_ATTESTATION, TAG_REVOKED
 from gate.domain.errors import InvalidInput, Unverified
 from gate.domain.reference import VersionReference, parse_reference
 from gate.domain.verification import ANYTHING, SIDECAR, Demand, Verification, decision_refusals, file_refusals
@@ -29,15 +30,25 @@ Envelope = Mapping[str, Any] | str | bytes
 """A DSSE envelope as JSON: the value of a version's tag ``gate.vsa``."""
 
 
-def verified_folder(folder: Path, attestation: Envelope | Path | None, keys: Path, *, expect: str = "") -> Summary:
+def verified_folder(
+    folder: Path,
+    attestation: Envelope | Path | None,
+    keys: Path,
+    *,
+    expect: str = "",
+    revocations: Path | None = None,
+) -> Summary:
     """The approval of exactly these files. Raises `Unverified` with every reason where there is none in force.
 
     ``attestation`` is an envelope or a file with one; ``None`` means the folder's own ``basin-gate.vsa.json``.
     ``keys`` is a PEM file of trusted public keys. ``expect`` is the version it must be (``models:/name/version``):
-    without it, the files of any approved version pass.
+    without it, the files of any approved version pass. ``revocations`` is a signed list of approvals taken back
+    (``basin-gate revocations``): without it, one that was taken back passes until it expires.
     """
     demand = Demand(resource=parse_reference(expect).resource if expect else None)
-    found = FolderCheck(Verifier.from_file(keys), demand).folder(folder, attestation)
+    verifier = Verifier.from_file(keys)
+    check = FolderCheck(verifier, demand, revocations=known_revocations(verifier, revocations))
+    found = check.folder(folder, attestation)
     if found.summary is None or not found.verified:
         raise Unverified(f"{folder}: " + "; ".join(found.reasons))
     return found.summary
@@ -51,6 +62,11 @@ def trusted(keys: Path | None) -> Verifier:
     return Verifier.from_file(file)
 
 
+def known_revocations(verifier: Verifier, file: Path | None) -> KnownRevocations:
+    """The list of a file, where one is given."""
+    return KnownRevocations(listed(verifier, file) if file else None)
+
+
 @dataclass(frozen=True, slots=True)
 class FolderCheck:
     """Verifies folders and registered versions against one set of keys and one demand."""
@@ -59,6 +75,7 @@ class FolderCheck:
     demand: Demand = ANYTHING
     cache: DigestCache | None = None
     clock: Callable[[], float] = time.time
+    revocations: KnownRevocations = field(default_factory=KnownRevocations)
 
     def folder(self, folder: Path, attestation: Envelope | Path | None = None) -> Verification:
         """Whether an attestation approves the files of a folder."""
@@ -72,7 +89,9 @@ class FolderCheck:
         ``into`` and is not approved is removed again; what is approved gets its attestation beside it.
         """
         version = referenced(registry, asked)
-        envelope = version.tags.get(TAG_ATTESTATION)
+        envelope, mark = version.tags.get(TAG_ATTESTATION), version.tags.get(TAG_REVOKED)
+        if revoked := marked(self.verifier, mark, version.identity, None):
+            return Verification(target=version.uri, reasons=(revoked,))
         if not envelope:
             reason = f"it carries no attestation (tag {TAG_ATTESTATION}); wait for the gate or have it evaluated"
             return Verification(target=version.uri, reasons=(reason,))
@@ -89,7 +108,9 @@ class FolderCheck:
             summary = read_summary(self.verifier.open(envelope, PAYLOAD_TYPE))
         except (Unverified, InvalidInput) as error:
             return Verification(target=target, reasons=(f"its attestation is not valid: {error}",))
-        if refused := decision_refusals(summary, demand, int(self.clock())):
+        now = int(self.clock())
+        revoked = self.revocations.refusal(summary.resource_uri, summary.candidate_digest, now)
+        if refused := (*decision_refusals(summary, demand, now), *([revoked] if revoked else [])):
             return Verification(target=target, reasons=refused, summary=summary)
         try:
             files = folder_digests(place(), cache=self.cache)
@@ -97,7 +118,8 @@ class FolderCheck:
             return Verification(target=target, reasons=(str(error),), summary=summary)
         judged = tuple(f for f in files if f.path != SIDECAR or SIDECAR in summary.subjects)
         reasons = file_refusals(summary, judged)
-        return Verification(target=target, reasons=reasons, summary=summary, files=len(judged))
+        note = self.revocations.note
+        return Verification(target=target, reasons=reasons, summary=summary, files=len(judged), revocations=note)
 
 
 def _envelope(attestation: Envelope | Path) -> Envelope:

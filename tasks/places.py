@@ -24,6 +24,10 @@ class Places:
         """Folder of a candidate's files, kept from inspection until the verdict."""
         return self.root / "candidates" / evaluation_key
 
+    def rehashed(self, evaluation_key: str) -> Path:
+        """Folder of a promoted version's files while they are hashed again."""
+        return self.root / "rehashed" / evaluation_key
+
     def gradients(self, profile_key: str) -> Path:
         """File of a base's capability gradients."""
         return self.root / "gradients" / f"{hashlib.sha256(profile_key.encode()).hexdigest()}.safetensors"

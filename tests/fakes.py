@@ -5,8 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gate.domain.checkpoint import ModelVersion
-from gate.domain.enforcement import Action, DescriptionBlock, RemoveAlias, RunRecord, SetAlias, SetTag, with_block
+from gate.domain.enforcement import (
+    Action,
+    DescriptionBlock,
+    RemoveAlias,
+    RunRecord,
+    SetAlias,
+    SetStage,
+    SetTag,
+    with_block,
+)
 from gate.domain.errors import NotFound, Unavailable
+from gate.domain.promotion import NO_STAGE, Holding
 
 
 @dataclass
@@ -27,6 +37,7 @@ class FakeRegistry:
     pointers: dict[tuple[str, str], str] = field(default_factory=dict)
     runs: dict[str, RunRecord] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
+    disguised: set[str] = field(default_factory=set)
     listed: dict[str, Mapping[str, int]] = field(default_factory=dict)
     webhook: tuple[str, str] | None = None
     away: bool = False
@@ -56,9 +67,26 @@ class FakeRegistry:
         self._answer()
         return [self.version(*key) for key in self.held if key[0] in self.hidden]
 
-    def aliases(self) -> Mapping[tuple[str, str], str]:
+    def versions_page(self, cursor: str) -> tuple[Sequence[ModelVersion], str]:
+        return list(self.versions())[::-1], ""
+
+    def holdings(self, cursor: str) -> tuple[Mapping[str, Sequence[Holding]], str]:
         self._answer()
-        return dict(self.pointers)
+        found: dict[str, list[Holding]] = {name: [] for name, _ in self.held}
+        for (name, alias), number in self.pointers.items():
+            found[name].append(Holding(name, "alias", alias, number))
+        newest = {(v.name, v.stage): v.version for v in sorted(self.held.values(), key=lambda v: int(v.version))}
+        for (name, stage), number in newest.items():
+            if stage != NO_STAGE:
+                found[name].append(Holding(name, "stage", stage, number))
+        for name in found:
+            newest_number = max((v for model, v in self.held if model == name), key=int)
+            found[name].append(Holding(name, "model", name, newest_number))
+        return found, ""
+
+    def has_files(self, version: ModelVersion) -> bool:
+        self._answer()
+        return version.name in self.disguised
 
     def alias_of(self, name: str, alias: str) -> str | None:
         self._answer()
@@ -94,6 +122,8 @@ class FakeRegistry:
                 self.pointers[now.name, alias] = now.version
             case RemoveAlias(alias):
                 self.pointers.pop((now.name, alias), None)
+            case SetStage(stage):
+                self.add(now.model_copy(update={"stage": stage}))
 
     def ensure_webhook(self, url: str, secret: str, *, renew_secret: bool = False) -> str:
         self._answer()

@@ -15,20 +15,25 @@ from mlflow.utils.credentials import get_default_host_creds
 
 from gate.adapters.mlflow_artifacts import ArtifactFetcher
 from gate.adapters.mlflow_calls import asking, be_impatient
-from gate.domain.checkpoint import ModelVersion
+from gate.adapters.mlflow_rows import holdings_of, version_of
+from gate.domain.checkpoint import PROMPT_SOURCES, ModelVersion
 from gate.domain.enforcement import (
     Action,
     DescriptionBlock,
     RemoveAlias,
     RunRecord,
     SetAlias,
+    SetStage,
     SetTag,
     with_block,
 )
 from gate.domain.errors import InvalidInput, NotFound
 from gate.domain.events import SUBSCRIPTIONS
+from gate.domain.promotion import Holding
 
 PAGE = 100
+VERSIONS_A_PAGE = 500
+MODELS_A_PAGE = 1000
 DRESSED_AS_PROMPT = "tag.`mlflow.prompt.is_prompt` = 'true'"
 """A model carrying this tag is left out of MLflow's own searches; the gate looks for it by the tag."""
 RUN_KEY = "gate.evaluation"
@@ -88,7 +93,7 @@ class MlflowRegistry:
     def version(self, name: str, version: str) -> ModelVersion:
         """One version as it is now. Raises `NotFound`."""
         with asking(f"version {version} of {name!r}"):
-            return _version(self._store.get_model_version(name, version))
+            return version_of(self._store.get_model_version(name, version))
 
     def versions(self, since_ms: int = 0) -> Iterator[ModelVersion]:
         """Versions made at or after ``since_ms``, newest first. Those dressed up as prompts are `hidden_versions`."""
@@ -96,7 +101,7 @@ class MlflowRegistry:
             for found in page:
                 if found.creation_timestamp < since_ms:
                     return
-                yield _version(found)
+                yield version_of(found)
 
     def hidden_versions(self) -> Iterator[ModelVersion]:
         """Versions that MLflow's searches leave out since their model carries a prompt's tag; real prompts are not
@@ -105,8 +110,8 @@ class MlflowRegistry:
         for page in self._pages(self._store.search_model_versions, DRESSED_AS_PROMPT):
             for found in page:
                 tagged.setdefault(found.name, set()).add(int(found.version))
-                if not _version(found).is_prompt:
-                    yield _version(found)
+                if not version_of(found).is_prompt:
+                    yield version_of(found)
         for name, seen in tagged.items():
             yield from self._unseen(name, seen)
 
@@ -121,14 +126,27 @@ class MlflowRegistry:
             if not found.is_prompt:
                 yield found
 
-    def aliases(self) -> Mapping[tuple[str, str], str]:
-        """(registered model, alias) → version, of every registered model, dressed up as a prompt or not."""
-        aliases: dict[tuple[str, str], str] = {}
-        for wanted in (None, DRESSED_AS_PROMPT.replace("tag.", "tags.")):
-            for page in self._pages(self._store.search_registered_models, wanted):
-                for model in page:
-                    aliases |= {(model.name, alias): str(number) for alias, number in dict(model.aliases).items()}
-        return aliases
+    def versions_page(self, cursor: str) -> tuple[Sequence[ModelVersion], str]:
+        """The next versions, oldest first, without those dressed up as prompts, and where to go on."""
+        with asking("searching the registry"):
+            page = self._store.search_model_versions(
+                max_results=VERSIONS_A_PAGE, order_by=["creation_timestamp ASC"], page_token=cursor or None
+            )
+        return [version_of(found) for found in page], page.token or ""
+
+    def holdings(self, cursor: str) -> tuple[Mapping[str, Sequence[Holding]], str]:
+        """The next registered models with what their versions hold, those dressed up as prompts last."""
+        dressed, _, token = cursor.partition(":")
+        wanted = DRESSED_AS_PROMPT.replace("tag.", "tags.") if dressed else None
+        with asking("searching the registry"):
+            page = self._store.search_registered_models(wanted, MODELS_A_PAGE, page_token=token or None)
+        after = f"{dressed}:{page.token}" if page.token else "" if dressed else "dressed:"
+        return {model.name: holdings_of(model) for model in page}, after
+
+    def has_files(self, version: ModelVersion) -> bool:
+        """Whether artifacts would be served for a version that says it is a prompt."""
+        with asking(f"source of {version.uri}"):
+            return self._store.get_model_version_download_uri(version.name, version.version) not in PROMPT_SOURCES
 
     def alias_of(self, name: str, alias: str) -> str | None:
         """The version that an alias points to, or ``None``."""
@@ -204,7 +222,7 @@ class MlflowRegistry:
     def apply(self, version: ModelVersion, actions: Sequence[Action]) -> None:
         """Bring the version to what the actions say. Repeating it changes nothing: only differences are written."""
         with asking(f"writing to {version.uri}"):
-            now = _version(self._store.get_model_version(version.name, version.version))
+            now = version_of(self._store.get_model_version(version.name, version.version))
             for action in actions:
                 self._apply(now, action)
 
@@ -223,6 +241,9 @@ class MlflowRegistry:
             case RemoveAlias(alias):
                 if alias in now.aliases:
                     self._store.delete_registered_model_alias(now.name, alias)
+            case SetStage(stage):
+                if stage != now.stage:
+                    self._store.transition_model_version_stage(now.name, now.version, stage, False)
 
     def write_run(self, record: RunRecord) -> str:
         """Write the run of an evaluation, or complete it; its id. One run per key, however often it is tried."""
@@ -312,17 +333,3 @@ class MlflowRegistry:
             token = page.token
             if not token:
                 return
-
-
-def _version(found: Any) -> ModelVersion:
-    return ModelVersion(
-        name=found.name,
-        version=str(found.version),
-        created_ms=int(found.creation_timestamp),
-        source=found.source or "",
-        run_id=found.run_id or None,
-        tags=dict(found.tags or {}),
-        description=found.description or "",
-        aliases=tuple(found.aliases or ()),
-        stage=found.current_stage or "None",
-    )

@@ -9,7 +9,7 @@ from gate.domain.errors import NotFound
 from gate.domain.evaluation import EvaluationRequest, request_for
 from gate.domain.permission import Answer, answer
 from gate.domain.policy import Policy, PolicySet
-from gate.domain.promotion import protects_alias, protects_stage
+from gate.domain.promotion import protects_alias, protects_model, protects_stage
 from gate.domain.reference import VersionReference
 from gate.domain.verdict import Outcome, Verdict
 from gate.ports import EvaluationRow, Ledger, Registry
@@ -55,6 +55,10 @@ class Standing:
     def guards_stage(self, stage: str) -> bool:
         """Whether any enforcing policy keeps the stage for approved versions."""
         return any(protects_stage(p, stage) for p in self._enforcing())
+
+    def guards_model(self, name: str) -> bool:
+        """Whether any enforcing policy keeps the registered model for copies of approved versions."""
+        return any(protects_model(p, name) for p in self._enforcing())
 
     def _enforcing(self) -> Iterator[Policy]:
         return (p for p in self.policies.policies if p.enforcement == "enforce")

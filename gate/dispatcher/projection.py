@@ -8,7 +8,7 @@ import structlog
 
 from gate.adapters.standing import Standing
 from gate.domain.checkpoint import Checkpoint, Layout, Lineage, ModelVersion
-from gate.domain.enforcement import RunRecord, plan, plan_failure, run_metrics, run_params
+from gate.domain.enforcement import RunRecord, plan, plan_failure, plan_revocation, run_metrics, run_params
 from gate.domain.errors import NotFound
 from gate.domain.evidence import Evidence, canonical_json
 from gate.domain.policy import Policy
@@ -64,13 +64,20 @@ class Projector:
         evidence = self._evidence(row, verdict)
         run_id = self._run(row, verdict, evidence, envelopes)
         policy = self.standing.policy_of(row.request.policy_digest)
+        url = self.registry.run_url(run_id)
+        revoked = self.standing.ledger.revocation(version.identity, None)
+        if revoked is not None:
+            actions = plan_revocation(verdict, revoked[1], version, policy, run_id=run_id, run_url=url)
+            self.registry.apply(version, actions)
+            log.info("revocation written", evaluation=row.request.key, version=version.uri)
+            return
         actions = plan(
             verdict,
             envelopes["summary"],
             version,
             policy,
             run_id=run_id,
-            run_url=self.registry.run_url(run_id),
+            run_url=url,
             newer_approved=self._newer_approved(version, policy),
             expired=verdict.expires_at <= self.clock(),
         )

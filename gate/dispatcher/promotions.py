@@ -1,6 +1,7 @@
 """Who holds the protected aliases and stages, compared with who may: kept in mind, reported, by policy undone."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
@@ -8,15 +9,17 @@ import structlog
 from gate.adapters.ledger_metrics import CHANGED, DRIFTED, EXPIRY
 from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.signing import Verifier
-from gate.adapters.standing import Standing, referenced
+from gate.adapters.standing import Position, Standing, referenced
 from gate.dispatcher.fingerprints import Fingerprints
+from gate.dispatcher.holders import Holders
+from gate.dispatcher.rehashing import Rehashing
+from gate.dispatcher.restoring import Restorer
 from gate.domain.attestation import PAYLOAD_TYPE, read_summary
 from gate.domain.checkpoint import ModelVersion
-from gate.domain.enforcement import TAG_ATTESTATION, RemoveAlias, SetAlias
+from gate.domain.enforcement import TAG_ATTESTATION
 from gate.domain.errors import GateError, NotFound
-from gate.domain.permission import Answer
 from gate.domain.policy import Policy
-from gate.domain.promotion import protects_alias, same_name
+from gate.domain.promotion import Holding, protects_alias, protects_stage, same_name
 from gate.domain.reference import parse_reference
 from gate.domain.verdict import Outcome
 from gate.ports import EvaluationRow, Registry
@@ -29,12 +32,26 @@ class Drift(StrEnum):
     """How a promoted version came to be without an approval in force."""
 
     BYPASSED = "promoted without approval"
+    REVOKED = "promoted on an approval that was revoked"
     WITHDRAWN = "promoted on an approval that a later verdict withdrew"
     EXPIRED = "promoted on an approval that expired"
 
 
+UNDONE = (Drift.BYPASSED, Drift.REVOKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found when a holding was last looked at. ``until``: when its approval in force ends, Unix seconds."""
+
+    version: str
+    drifts: bool
+    differs: bool
+    until: int | None
+
+
 class PromotionWatch:
-    """Looks at every protected alias and stage; moves an alias only where a policy says so."""
+    """Looks at who holds protected aliases and stages; changes one only where a policy says so."""
 
     def __init__(
         self,
@@ -43,29 +60,60 @@ class PromotionWatch:
         clock: Callable[[], float],
         metrics: DispatcherMetrics,
         verifier: Verifier | None = None,
+        *,
+        rehash_every_s: float = 0.0,
     ) -> None:
-        self._standing, self._registry, self._clock = standing, registry, clock
-        self._metrics, self._verifier = metrics, verifier
-        self._reported: set[tuple[str, str, str]] = set()
-        self._kept: dict[tuple[str, str], str] = {}
+        self._standing, self._registry, self._clock, self._verifier = standing, registry, clock, verifier
+        self._holders = Holders(standing, registry)
+        self._restorer = Restorer(standing, registry, clock, metrics)
+        self._rehashing = Rehashing(standing, rehash_every_s)
         self._fingerprints = Fingerprints(standing, registry)
+        self._reported: set[tuple[str, str, str]] = set()
+        self._seen: dict[Holding, Seen] = {}
 
-    def look(self, *, stages: bool) -> None:
+    def look(self) -> None:
         """One look: in order is kept in mind, drift is undone where it may be, what remains is counted and told once."""
-        held = list(self._aliases())
-        drifted = sum(self._drifts("alias", alias, version) for alias, version in held)
-        if stages:
-            drifted += sum(self._drifts("stage", version.stage, version) for version in self._staged())
-        promoted = {version.identity: version for _, version in held}.values()
-        changed = sum(self._changed(version) for version in promoted)
-        now = self._clock()
-        ends = [end for version in promoted if (end := self._standing.approved_until(version, now))]
-        figures = {DRIFTED: drifted, CHANGED: changed, EXPIRY: min(ends, default=None)}
-        self._standing.ledger.keep_figures(figures, now)
+        self._holders.read()
+        for held in self._holders.due(set(self._seen)):
+            seen = self._examined(held)
+            if seen is None:
+                self._seen.pop(held, None)
+            else:
+                self._seen[held] = seen
+        present = set(self._holders.held())
+        self._seen = {held: seen for held, seen in self._seen.items() if held in present}
+        self._count()
 
-    def _changed(self, version: ModelVersion) -> bool:
+    def _count(self) -> None:
+        seen = self._seen.values()
+        figures = {
+            DRIFTED: sum(each.drifts for each in seen),
+            CHANGED: len({each.version for each in seen if each.differs}),
+            EXPIRY: min((each.until for each in seen if each.until), default=None),
+        }
+        self._standing.ledger.keep_figures(figures, self._clock())
+
+    def _examined(self, held: Holding) -> Seen | None:
+        try:
+            version = self._registry.version(held.name, held.version)
+        except NotFound:
+            return None
+        # What says it is a prompt has no files. Where it has some, its row was changed in the registry's database.
+        if version.is_prompt and not self._registry.has_files(version):
+            return None
+        now = self._clock()
+        position = self._standing.position(version, now)
+        drifts = self._drifts(held, version, position)
+        if drifts is None:
+            return None
+        differences = ", ".join(self._fingerprints.differences(version))
+        self._rehashing.ask(position, now, differences)
+        approved = position.answer.allowed and position.answer.outcome is Outcome.APPROVED
+        until = position.verdict.expires_at if approved and position.verdict else None
+        return Seen(version.identity, drifts, self._changed(version, differences), until)
+
+    def _changed(self, version: ModelVersion, different: str) -> bool:
         """Whether a promoted version's files are others than those judged; each set of differences is told once."""
-        different = ", ".join(self._fingerprints.differences(version))
         fact = ("files", different, version.identity)
         if different and fact not in self._reported:
             self._reported.add(fact)
@@ -73,37 +121,30 @@ class PromotionWatch:
             self._audit("artifacts changed after the verdict", {"version": version.identity, "files": different})
         return bool(different)
 
-    def _aliases(self) -> Iterator[tuple[str, ModelVersion]]:
-        for (name, alias), number in self._registry.aliases().items():
-            if self._standing.guards_alias(alias):
-                try:
-                    version = self._registry.version(name, number)
-                except NotFound:
-                    continue
-                if not version.is_prompt:
-                    yield alias, version
-
-    def _staged(self) -> Iterator[ModelVersion]:
-        return (v for v in self._registry.versions() if self._standing.guards_stage(v.stage))
-
-    def _drifts(self, kind: str, place: str, version: ModelVersion) -> bool:
-        """Whether a version is, and remains, somewhere that it has no approval for."""
-        answer = self._standing.answer(version, self._clock())
-        drift = self._drift(version, answer)
+    def _drifts(self, held: Holding, version: ModelVersion, position: Position) -> bool | None:
+        """Whether a version is somewhere that it has no approval for; ``None`` where that was undone."""
+        drift = self._drift(version, position)
         if drift is None:
-            if kind == "alias" and answer.outcome is Outcome.APPROVED:
-                self._keep(place, version)
+            if position.answer.outcome is Outcome.APPROVED and held.kind != "model":
+                self._restorer.keep(held, version)
             return False
-        fact = (kind, place, version.identity)
+        fact = (held.kind, held.place, version.identity)
         if fact not in self._reported:
             self._reported.add(fact)
-            log.warning(drift.value, **{kind: place}, version=version.uri, reason=answer.reason)
-            self._audit(drift.value, {kind: place, "version": version.identity})
-        return not (kind == "alias" and self._undone(drift, place, version))
+            log.warning(drift.value, place=held.key, version=version.uri, reason=position.answer.reason)
+            self._audit(drift.value, {held.kind: held.place, "version": version.identity})
+        if not self._undone(drift, held, version, position.policy):
+            return True
+        # Should it be promoted there again, that is another fact, to be told again.
+        self._reported.discard(fact)
+        return None
 
-    def _drift(self, version: ModelVersion, answer: Answer) -> Drift | None:
+    def _drift(self, version: ModelVersion, position: Position) -> Drift | None:
+        answer = position.answer
         if answer.allowed:
             return None
+        if self._standing.ledger.revocation(version.identity, None) is not None:
+            return Drift.REVOKED
         if answer.outcome is Outcome.APPROVED:
             return Drift.EXPIRED
         before = any(row.outcome == Outcome.APPROVED for row in self._evaluations(version))
@@ -113,57 +154,18 @@ class PromotionWatch:
             return None
         return Drift.WITHDRAWN if before else Drift.BYPASSED
 
-    def _keep(self, alias: str, version: ModelVersion) -> None:
-        place = (version.name, alias)
-        if self._kept.get(place) != version.identity:
-            self._standing.ledger.save_promotion(alias, version, self._clock())
-            self._kept[place] = version.identity
-
-    def _undone(self, drift: Drift, alias: str, version: ModelVersion) -> bool:
-        policy = self._standing.policy(version)
-        if policy is None or self._standing.request(version) is None or policy.enforcement != "enforce":
+    def _undone(self, drift: Drift, held: Holding, version: ModelVersion, policy: Policy | None) -> bool:
+        if policy is None or policy.enforcement != "enforce" or not self._governed(version):
             return False
-        if drift is Drift.BYPASSED and policy.on_bypass == "restore" and protects_alias(policy, alias):
-            return self._attempt(lambda: self._restore(alias, version), alias, version)
-        if drift is Drift.EXPIRED and _is_the_gates_own(policy, alias):
-            return self._attempt(lambda: self._take_off(alias, version, "expired"), alias, version)
+        if drift in UNDONE and policy.on_bypass == "restore" and _protects(policy, held):
+            return self._restorer.restore(held, version)
+        if drift is Drift.EXPIRED and _is_the_gates_own(policy, held):
+            return self._restorer.take_off(held, version)
         return False
 
-    def _restore(self, alias: str, version: ModelVersion) -> str:
-        target = self._last_approved(version.name, alias)
-        if target is None:
-            return self._take_off(alias, version, "removed")
-        self._registry.apply(target, (SetAlias(alias),))
-        return "restored"
-
-    def _take_off(self, alias: str, version: ModelVersion, result: str) -> str:
-        self._registry.apply(version, (RemoveAlias(alias),))
-        return result
-
-    def _attempt(self, act: Callable[[], str], alias: str, version: ModelVersion) -> bool:
-        """The other aliases must not wait for one that the registry refuses to move; it stays counted as drift."""
-        try:
-            result = act()
-        except GateError as error:
-            log.warning("alias could not be moved", alias=alias, version=version.uri, error=str(error))
-            self._metrics.failed_reverts.inc()
-            return False
-        # Should it be moved there again, that is another fact, to be told again.
-        self._reported.discard(("alias", alias, version.identity))
-        log.warning("alias moved by the gate", alias=alias, version=version.uri, result=result)
-        self._audit(f"alias {result}", {"alias": alias, "version": version.identity})
-        return True
-
-    def _last_approved(self, name: str, alias: str) -> ModelVersion | None:
-        kept = self._standing.ledger.promotion(name, alias)
-        if kept is None:
-            return None
-        try:
-            now = self._registry.version(kept.name, kept.version)
-        except NotFound:
-            return None
-        same = now.identity == kept.identity
-        return now if same and self._approved(now) else None
+    def _governed(self, version: ModelVersion) -> bool:
+        """Whether it is for the gate: onboarded bases are not, and what only pretends to be a prompt is."""
+        return version.is_prompt or self._standing.request(version) is not None
 
     def _evaluations(self, version: ModelVersion) -> Iterator[EvaluationRow]:
         offset = 0
@@ -178,7 +180,8 @@ class PromotionWatch:
             summary = read_summary(self._verifier.open(version.tags[TAG_ATTESTATION], PAYLOAD_TYPE))
         except GateError:
             return False
-        return summary.refusal(version.identity, int(self._clock())) is None
+        revoked = self._standing.ledger.revocation(version.identity, summary.candidate_digest)
+        return revoked is None and summary.refusal(version.identity, int(self._clock())) is None
 
     def _copied(self, version: ModelVersion) -> bool:
         """Whether it says to be a copy of an approved version. Its own verdict will tell; until then it may stay."""
@@ -186,17 +189,24 @@ class PromotionWatch:
             origin = referenced(self._registry, parse_reference(version.source))
         except GateError:
             return False
-        earlier = origin.created_ms <= version.created_ms
-        return earlier and self._approved(origin)
-
-    def _approved(self, version: ModelVersion) -> bool:
-        """Whether it has an approval in force; being allowed in dry run is none."""
-        answer = self._standing.answer(version, self._clock())
-        return answer.allowed and answer.outcome is Outcome.APPROVED
+        return origin.created_ms <= version.created_ms and self._restorer.approved(origin)
 
     def _audit(self, event: str, detail: dict[str, str]) -> None:
         self._standing.ledger.audit(event, "dispatcher", detail, self._clock())
 
 
-def _is_the_gates_own(policy: Policy, alias: str) -> bool:
-    return policy.on_approved.alias is not None and same_name(alias, policy.on_approved.alias)
+def _protects(policy: Policy, held: Holding) -> bool:
+    """Whether it is this policy that keeps the place. Nothing is undone in a registered model: versions are not the
+    gate's to delete."""
+    match held.kind:
+        case "alias":
+            return protects_alias(policy, held.place)
+        case "stage":
+            return protects_stage(policy, held.place)
+        case "model":
+            return False
+
+
+def _is_the_gates_own(policy: Policy, held: Holding) -> bool:
+    own = policy.on_approved.alias
+    return held.kind == "alias" and own is not None and same_name(held.place, own)

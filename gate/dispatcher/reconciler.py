@@ -1,6 +1,6 @@
 """The registry compared with the ledger: what no webhook told, what was moved behind the gate's back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
@@ -9,15 +9,18 @@ from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.signing import Verifier
 from gate.adapters.standing import Standing
 from gate.dispatcher.promotions import PromotionWatch
-from gate.domain.checkpoint import ModelVersion
-from gate.domain.enforcement import TAG_ATTESTATION, TAG_VERDICT
+from gate.domain.checkpoint import Base, ModelVersion
+from gate.domain.enforcement import NO_ATTESTATION, TAG_ATTESTATION, TAG_REVOKED, TAG_VERDICT, attestation_text
 from gate.domain.errors import GateError
-from gate.ports import Registry
+from gate.domain.evaluation import request_for
+from gate.ports import EvaluationRow, Registry
 from gate.settings import Settings
 
 WEBHOOK_PATH = "/webhooks/mlflow"
-FULL_EVERY = 20
-"""Each so many sweeps every version is looked at, hidden ones too; between them those made lately."""
+PAGES_A_SWEEP = 5
+"""Pages of 500 versions read at one sweep, besides those made lately: all of them in turns."""
+HIDDEN_EVERY = 3
+"""Each so many sweeps the versions are looked for that MLflow's own searches leave out."""
 OVERLAP_MS = 600_000
 log = structlog.get_logger(__name__)
 
@@ -38,7 +41,11 @@ class Reconciler:
         self._secret_set = False
         self._sweeps = 0
         self._asked: set[str] = set()
-        self._watch = PromotionWatch(standing, registry, clock, metrics, _verifier(settings))
+        self._cursor = ""
+        self._sound: dict[str, int] = {}
+        self._watch = PromotionWatch(
+            standing, registry, clock, metrics, _verifier(settings), rehash_every_s=settings.rehash_every_s
+        )
 
     def reconcile(self) -> bool:
         """One sweep; whether every part of it could be done."""
@@ -71,20 +78,26 @@ class Reconciler:
             self._audit("webhook " + result, {"url": url})
 
     def _versions(self) -> None:
-        full = self._sweeps % FULL_EVERY == 0
-        since_ms = 0 if full else int(1000 * self._clock()) - OVERLAP_MS - int(2000 * self._settings.reconcile_every_s)
-        for version in self._seen(since_ms, full):
-            self._ask(version)
-            if full:
-                self._mend(version)
+        bases = self._standing.ledger.bases()
+        since_ms = int(1000 * self._clock()) - OVERLAP_MS - int(2000 * self._settings.reconcile_every_s)
+        for version in self._registry.versions(since_ms):
+            self._ask(version, bases)
+        for version in self._in_turn():
+            self._ask(version, bases)
+            self._mend(version)
 
-    def _seen(self, since_ms: int, full: bool) -> Iterator[ModelVersion]:
-        yield from self._registry.versions(since_ms)
-        if full:
+    def _in_turn(self) -> Iterator[ModelVersion]:
+        """The versions whose turn it is: so many at each sweep, however many there are."""
+        if self._sweeps % HIDDEN_EVERY == 0:
             yield from self._registry.hidden_versions()
+        for _ in range(PAGES_A_SWEEP):
+            page, self._cursor = self._registry.versions_page(self._cursor)
+            yield from page
+            if not self._cursor:
+                return
 
-    def _ask(self, version: ModelVersion) -> None:
-        request = self._standing.request(version)
+    def _ask(self, version: ModelVersion, bases: Sequence[Base]) -> None:
+        request = request_for(version, self._standing.policy(version), bases)
         if request is None or request.key in self._asked:
             return
         if self._standing.ledger.request_evaluation(request, self._clock()):
@@ -94,16 +107,31 @@ class Reconciler:
 
     def _mend(self, version: ModelVersion) -> None:
         """Have a verdict written again whose tags were changed or deleted by somebody else."""
+        written = hash(tuple(version.tags.get(tag) for tag in (TAG_VERDICT, TAG_ATTESTATION, TAG_REVOKED)))
+        if self._sound.get(version.identity) == written:
+            return
         policy = self._standing.policy(version)
         row = self._standing.ledger.evaluation_of(version.identity, policy.digest) if policy else None
         if row is None or row.outcome is None or not row.projected:
             return
-        if version.tags.get(TAG_VERDICT) != row.outcome or TAG_ATTESTATION not in version.tags:
-            self._standing.ledger.project(row.request.key, self._clock())
-            self._audit("projection mended", {"version": version.identity})
+        if self._as_written(version, row):
+            self._sound[version.identity] = written
+            return
+        self._standing.ledger.project(row.request.key, self._clock())
+        self._audit("projection mended", {"version": version.identity})
+
+    def _as_written(self, version: ModelVersion, row: EvaluationRow) -> bool:
+        """Whether the tags say what the ledger does; the attestation byte for byte, an older one would not do."""
+        revoked = self._standing.ledger.revocation(version.identity, None)
+        if version.tags.get(TAG_VERDICT) != row.outcome or (revoked and TAG_REVOKED not in version.tags):
+            return False
+        kept = self._standing.ledger.verdict(row.request.key)
+        if revoked or kept is None:
+            return version.tags.get(TAG_ATTESTATION) == NO_ATTESTATION
+        return version.tags.get(TAG_ATTESTATION) == attestation_text(kept[1]["summary"])
 
     def _promotions(self) -> None:
-        self._watch.look(stages=self._sweeps % FULL_EVERY == 0)
+        self._watch.look()
 
     def _audit(self, event: str, detail: dict[str, str]) -> None:
         self._standing.ledger.audit(event, "dispatcher", detail, self._clock())

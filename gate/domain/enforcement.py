@@ -18,6 +18,9 @@ TAG_POLICY = "gate.policy"
 TAG_RUN = "gate.run_id"
 TAG_EVIDENCE = "gate.evidence"
 TAG_ATTESTATION = "gate.vsa"
+TAG_REVOKED = "gate.revoked"
+NO_ATTESTATION = "none"
+"""The value of ``gate.vsa`` where nothing stands for an approval."""
 
 REASON_CHARACTERS = 240
 ATTESTATION_BYTES = 60_000
@@ -63,7 +66,14 @@ class RemoveAlias:
     alias: str
 
 
-Action = SetTag | DescriptionBlock | SetAlias | RemoveAlias
+@dataclass(frozen=True, slots=True)
+class SetStage:
+    """Move the version to a stage, and no other version out of it."""
+
+    stage: str
+
+
+Action = SetTag | DescriptionBlock | SetAlias | RemoveAlias | SetStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ def plan(
 
 
 def _tags(verdict: Verdict, envelope: Mapping[str, Any], run_id: str) -> tuple[SetTag, ...]:
-    attestation = json.dumps(envelope, separators=(",", ":"), sort_keys=True)
+    attestation = attestation_text(envelope)
     if len(attestation.encode()) > ATTESTATION_BYTES:
         raise InvalidInput(
             f"expected an attestation of at most {ATTESTATION_BYTES} bytes (it travels as a tag), found "
@@ -122,15 +132,45 @@ def _tags(verdict: Verdict, envelope: Mapping[str, Any], run_id: str) -> tuple[S
     )
 
 
+def attestation_text(envelope: Mapping[str, Any]) -> str:
+    """An envelope as the value of a tag."""
+    return json.dumps(envelope, separators=(",", ":"), sort_keys=True)
+
+
 def plan_failure(reason: str, policy: str, *, run_id: str, run_url: str) -> tuple[Action, ...]:
     """What the registry must look like when an evaluation ended without a verdict: nothing stands for an approval."""
     return (
-        SetTag(TAG_ATTESTATION, "none"),
+        SetTag(TAG_ATTESTATION, NO_ATTESTATION),
         SetTag(TAG_VERDICT, Outcome.ERROR.value),
         SetTag(TAG_REASON, shortened(reason, REASON_CHARACTERS)),
         SetTag(TAG_POLICY, policy),
         SetTag(TAG_RUN, run_id),
         DescriptionBlock(f"{HEADING}error. {shortened(reason, 400)}", f"Policy {policy} · [run]({run_url})"),
+    )
+
+
+def plan_revocation(
+    verdict: Verdict,
+    envelope: Mapping[str, Any],
+    version: ModelVersion,
+    policy: Policy | None,
+    *,
+    run_id: str,
+    run_url: str,
+) -> tuple[Action, ...]:
+    """What the registry must look like after an approval was taken back: the signed mark first, then no attestation.
+
+    ``verdict`` is the overruled one; ``envelope`` the revocation that names this version.
+    """
+    return (
+        SetTag(TAG_REVOKED, attestation_text(envelope)),
+        SetTag(TAG_ATTESTATION, NO_ATTESTATION),
+        SetTag(TAG_VERDICT, verdict.outcome.value),
+        SetTag(TAG_REASON, shortened(verdict.reason, REASON_CHARACTERS)),
+        SetTag(TAG_POLICY, f"{verdict.policy}@{verdict.policy_digest[:12]}"),
+        SetTag(TAG_RUN, run_id),
+        _block(verdict, policy, run_url),
+        *_aliases(verdict, version, policy, True),
     )
 
 

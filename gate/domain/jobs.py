@@ -1,10 +1,11 @@
-"""The four jobs an evaluation walks through: their kinds, their queues, and the keys that make each unique."""
+"""The jobs: the four that an evaluation walks through, the one that looks again later; queues and unique keys."""
 
 INSPECT = "inspect"
 PROFILE = "profile"
 MEASURE = "measure"
 JUDGE = "judge"
-KINDS = (INSPECT, PROFILE, MEASURE, JUDGE)
+REHASH = "rehash"
+KINDS = (INSPECT, PROFILE, MEASURE, JUDGE, REHASH)
 
 CPU_QUEUE = "cpu"
 GPU_QUEUE = "gpu"
@@ -33,6 +34,11 @@ def measure_key(evidence_key: str) -> str:
 def judge_key(evaluation_key: str) -> str:
     """The job that judges one evaluation's evidence and signs the verdict."""
     return f"{JUDGE}:{evaluation_key}"
+
+
+def rehash_key(evaluation_key: str, occasion: str) -> str:
+    """The job that hashes an approved version's files again, once for each occasion."""
+    return f"{REHASH}:{evaluation_key}:{occasion}"
 
 
 def evaluation_of_judge(job_key: str) -> str:

@@ -3,12 +3,39 @@
 import re
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
 from gate.domain.policy import Policy
 
 RESERVED = "gate."
 OWNERS_TAGS = frozenset({"gate.base"})
 """Tags in the gate's namespace that a model's owner writes; they are input, not result."""
+
+NO_STAGE = "None"
+"""MLflow's name for being in no stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """An alias or a stage of a registered model, and the version (its number) that it leads to.
+
+    Of kind ``model``, the place is the registered model itself, held by its newest version.
+    """
+
+    name: str
+    kind: Literal["alias", "stage", "model"]
+    place: str
+    version: str
+
+    @property
+    def key(self) -> str:
+        """The place within its registered model; no alias can hold a colon.
+
+        >>> Holding("m", "stage", "Production", "3").key
+        'stage:Production'
+        """
+        return self.place if self.kind == "alias" else f"{self.kind}:{self.place}"
 
 
 def folded(text: str) -> str:

@@ -26,12 +26,14 @@ ANYTHING = Demand()
 
 
 class Verification(Frozen):
-    """What came of verifying: verified where there is no reason against it. ``files`` is how many were hashed."""
+    """What came of verifying: verified where there is no reason against it. ``files`` is how many were hashed;
+    ``revocations`` says how far revocations could be known."""
 
     target: str
     reasons: tuple[str, ...]
     summary: Summary | None = None
     files: int = 0
+    revocations: str = ""
 
     @property
     def verified(self) -> bool:
@@ -46,7 +48,7 @@ def told(found: Verification) -> str:
     summary = found.summary
     return (
         f"verified: {found.target}: {found.files} files as judged, approved by policy {summary.policy} "
-        f"until {instant(summary.expires_at)} as {summary.resource_uri.split('?')[0]}"
+        f"until {instant(summary.expires_at)} as {summary.resource_uri.split('?')[0]}\n  revocations: {found.revocations}"
     )
 
 

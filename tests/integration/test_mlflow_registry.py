@@ -12,6 +12,7 @@ from gate.adapters.mlflow_registry import WEBHOOK_NAME, MlflowRegistry
 from gate.domain.enforcement import BEGIN, DescriptionBlock, RemoveAlias, RunRecord, SetAlias, SetTag
 from gate.domain.errors import InvalidInput, NotFound, NotMeasurable, Unavailable
 from gate.domain.events import SUBSCRIPTIONS
+from gate.domain.promotion import Holding
 from gate.settings import Settings
 
 ODD_NAMES = ["a b c", "mödel ✓ 模型", 'it\'s 50% "off"', "dots.and-dashes_"]
@@ -127,7 +128,11 @@ def test_aliases_of_a_model_dressed_up_as_a_prompt_are_seen(client, registry, tm
     number = register(client, tmp_path, name)
     client.set_registered_model_alias(name, "champion", number)
     client.set_registered_model_tag(name, "mlflow.prompt.is_prompt", "true")
-    assert registry.aliases()[name, "champion"] == number
+    models, after = registry.holdings("")
+    assert (name in models, after) == (False, "dressed:")
+    models, after = registry.holdings(after)
+    assert Holding(name, "alias", "champion", number) in models[name]
+    assert after == ""
 
 
 def test_applying_twice_changes_nothing_and_leaves_the_owners_text(client, registry, tmp_path):

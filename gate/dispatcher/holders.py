@@ -1,0 +1,66 @@
+"""Who holds which protected place, read from the registry in slices so that a sweep's cost stays bounded.
+
+A few pages of registered models are read at each sweep: a small registry as a whole every time, a large one in
+turns. What was seen to change is looked at in the same sweep; what stays as it was is looked at again in turns.
+"""
+
+from collections.abc import Iterator
+
+from gate.adapters.standing import Standing
+from gate.domain.promotion import Holding
+from gate.ports import Registry
+
+PAGES_A_SWEEP = 4
+"""Pages of 1,000 registered models read at one sweep."""
+TURNS = 4
+"""In how many sweeps each holding that stays as it was is looked at again."""
+ALL_AT_ONCE = 100
+"""Up to so many holdings are all looked at in each sweep."""
+NEW_AT_ONCE = 1_000
+"""So many new ones are looked at in one sweep; the others in the next, so that one sweep comes to its end."""
+
+
+class Holders:
+    """The protected places of the registry as they were last read."""
+
+    def __init__(self, standing: Standing, registry: Registry) -> None:
+        self._standing, self._registry = standing, registry
+        self._of: dict[str, tuple[Holding, ...]] = {}
+        self._this_round: set[str] = set()
+        self._cursor = ""
+        self._turn = 0
+
+    def read(self) -> None:
+        """Read the next pages. A model that is not met in a whole round is gone, or has another name."""
+        for _ in range(PAGES_A_SWEEP):
+            models, self._cursor = self._registry.holdings(self._cursor)
+            for name, found in models.items():
+                self._of[name] = tuple(held for held in found if self._guards(held))
+            self._this_round |= models.keys()
+            if not self._cursor:
+                self._of = {name: held for name, held in self._of.items() if name in self._this_round}
+                self._this_round = set()
+                return
+
+    def held(self) -> Iterator[Holding]:
+        """Every holding of a protected place, as far as read."""
+        for holdings in self._of.values():
+            yield from holdings
+
+    def due(self, known: set[Holding]) -> Iterator[Holding]:
+        """What to look at now: the new ones, and those whose turn it is."""
+        held = list(self.held())
+        new = [each for each in held if each not in known]
+        yield from new[:NEW_AT_ONCE]
+        old = [each for each in held if each in known]
+        self._turn = (self._turn + 1) % TURNS
+        yield from old if len(old) <= ALL_AT_ONCE else old[self._turn :: TURNS]
+
+    def _guards(self, held: Holding) -> bool:
+        match held.kind:
+            case "alias":
+                return self._standing.guards_alias(held.place)
+            case "stage":
+                return self._standing.guards_stage(held.place)
+            case "model":
+                return self._standing.guards_model(held.place)
