@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from gate.bootstrap import build_ledger, build_policies, migrate_ledger
 from gate.domain.evidence import Evidence
 from gate.domain.verdict import Outcome, Verdict
+from gate.pages.html_report import html
 from gate.pages.plots import pictures
 from gate.pages.report import markdown
 from gate.settings import settings
@@ -37,7 +38,10 @@ def assess_command(
     policy_name: Annotated[str | None, typer.Option(help="Which policy, where the file or folder has several.")] = None,
     suite: Annotated[str, typer.Option(help="Suite: a shipped name, or a folder or YAML file of yours.")] = "staged",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write evidence and verdict here.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the report (Markdown; pictures beside it) here.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write the report here: .html in one file, else Markdown with pictures beside it."),
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps the base's profile for the next time.")] = None,
     device: Annotated[str, typer.Option(help="Torch device.")] = "auto",
 ) -> None:
@@ -75,7 +79,10 @@ def document(evidence: Evidence, verdict: Verdict) -> str:
 
 
 def write_report(path: Path, evidence: Evidence, verdict: Verdict, subject: str) -> None:
-    """Writes the report, its pictures beside it under the same stem."""
+    """Writes the report: all in one where it is to be HTML, else Markdown with its pictures beside it."""
+    if path.suffix.lower() in (".html", ".htm"):
+        path.write_text(html(verdict, evidence, subject), encoding="utf-8")
+        return
     shown = {f"{path.stem}-{name}": image for name, image in pictures(evidence).items()}
     for name, image in shown.items():
         (path.parent / name).write_bytes(image)

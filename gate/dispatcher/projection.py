@@ -13,6 +13,7 @@ from gate.domain.errors import NotFound
 from gate.domain.evidence import Evidence, canonical_json
 from gate.domain.policy import Policy
 from gate.domain.verdict import Verdict
+from gate.pages.html_report import failure, html
 from gate.pages.plots import pictures
 from gate.pages.report import markdown, text
 from gate.ports import EvaluationRow, Registry
@@ -95,6 +96,7 @@ class Projector:
         shown = pictures(evidence)
         subject = f"{row.request.version.name} version {row.request.version.version}"
         artifacts = {
+            "report.html": html(verdict, evidence, subject).encode(),
             "report.md": markdown(verdict, evidence, subject, tuple(shown)).encode(),
             "evidence.json": evidence.model_dump_json(indent=2).encode(),
             "verdict.json": verdict.model_dump_json(indent=2).encode(),
@@ -127,7 +129,7 @@ class Projector:
                 at_ms=int(1000 * row.updated_at),
                 params={"policy": row.request.policy, "policy_digest": row.request.policy_digest},
                 tags=_run_tags(row, "error", reason),
-                artifacts={"report.md": page.encode()},
+                artifacts={"report.html": failure(version.uri, reason).encode(), "report.md": page.encode()},
             ),
         )
         policy = f"{row.request.policy}@{row.request.policy_digest[:12]}"

@@ -6,6 +6,7 @@ from gate.domain.evidence import Estimate
 from gate.domain.sentences import number
 
 ABSENT = "–"
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def decimals(estimate: Estimate) -> int:
@@ -31,15 +32,16 @@ def signed(value: float, places: int = 2) -> str:
 def compact(value: float) -> str:
     """A positive quantity to three significant digits, without exponents where they can be avoided.
 
-    >>> compact(0.012345), compact(1234.5), compact(0)
-    ('0.0123', '1234', '0')
+    >>> compact(0.012345), compact(1234.5), compact(0), compact(0.0000437)
+    ('0.0123', '1234', '0', '4.4 × 10⁻⁵')
     """
     if value == 0:
         return "0"
     if abs(value) >= 1000:
         return f"{value:.0f}"
     if abs(value) < 1e-4:
-        return f"{value:.2e}"
+        digits, power = f"{value:.1e}".split("e")
+        return f"{digits} × 10{str(int(power)).translate(RAISED)}".replace("-", "−")
     places = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:.{places}f}".replace("-", "−")
 
@@ -55,11 +57,11 @@ def percent(value: float) -> str:
     return f"{text} %".replace("-", "−")
 
 
-def interval(estimate: Estimate | None, *, sign: bool = False) -> str:
-    """``value (lower to upper)``; a missing bound is shown as open."""
+def interval(estimate: Estimate | None, *, sign: bool = False, least: int = 0) -> str:
+    """``value (lower to upper)`` with at least so many decimals; a missing bound is shown as open."""
     if estimate is None:
         return ABSENT
-    places = decimals(estimate)
+    places = max(least, decimals(estimate))
     if estimate.lower == estimate.upper == estimate.value:
         return signed(estimate.value) if sign else compact(estimate.value)
     low, middle, high = (

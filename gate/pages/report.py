@@ -4,22 +4,12 @@ from collections.abc import Iterator
 from html import escape
 
 from gate.domain.evidence import DefectCode, Evidence, Name
-from gate.domain.verdict import Enforcement, Finding, Outcome, Result, Verdict
+from gate.domain.verdict import Enforcement, Result, Verdict
+from gate.pages.inert import inert
 from gate.pages.numbers import ABSENT, compact, interval, percent, signed
+from gate.pages.rules import is_idle, limit_of
+from gate.pages.wording import NEXT, TITLES
 
-TITLES = {
-    Outcome.APPROVED: "Approved",
-    Outcome.BLOCKED: "Blocked",
-    Outcome.NEEDS_REVIEW: "Needs review",
-    Outcome.ERROR: "Error: no verdict could be reached",
-}
-NEXT = {
-    Outcome.APPROVED: "It may be promoted until the verdict expires or any byte of it changes.",
-    Outcome.BLOCKED: "It cannot be promoted. Mend what the failed rules below name, and register the result as a new version.",
-    Outcome.NEEDS_REVIEW: "It cannot be promoted yet: a person has to look at what is listed below.",
-    Outcome.ERROR: "It cannot be promoted: nothing was decided. The errors below say what failed.",
-}
-ADVICE = (Enforcement.WARN, Enforcement.DRY_RUN)
 LITTLE = 0.001
 """A share of the worst case below which its exact size, or that it helps, tells nothing."""
 RESULTS = {
@@ -32,9 +22,7 @@ RESULTS = {
 
 def text(value: str, limit: int = 400) -> str:
     """Foreign text made inert: no HTML, no Markdown table breaks, no control characters, bounded length."""
-    clean = "".join(c if c.isprintable() else " " for c in value)
-    clean = clean if len(clean) <= limit else clean[: limit - 1] + "…"
-    clean = escape(clean, quote=False)
+    clean = escape(inert(value, limit), quote=False)
     for mark in "\\`*_[]|#~":
         clean = clean.replace(mark, "\\" + mark)
     return clean
@@ -207,15 +195,9 @@ def _reasons(evidence: Evidence) -> Iterator[str]:
         yield ""
 
 
-def _limit(finding: Finding) -> str:
-    if finding.at_least is not None:
-        return f"at least {finding.at_least:g}".replace("-", "−")
-    return f"at most {finding.at_most:g}".replace("-", "−") if finding.at_most is not None else ABSENT
-
-
 def _rules(verdict: Verdict) -> Iterator[str]:
     """Every rule that met a number or decides, what did not pass first; then why each of those did not."""
-    idle = [f for f in verdict.findings if f.result is Result.MISSING and f.enforcement in ADVICE]
+    idle = [f for f in verdict.findings if is_idle(f)]
     shown = sorted((f for f in verdict.findings if f not in idle), key=lambda f: f.result is Result.PASS)
     yield f"## Rules of policy {text(verdict.policy)}"
     yield ""
@@ -225,7 +207,7 @@ def _rules(verdict: Verdict) -> Iterator[str]:
         about = finding.rule + (f" / {finding.capability}" if finding.capability else "")
         yield (
             f"| {text(about, 120)} | {interval(finding.estimate, sign=finding.measurement == Name.RETENTION)} "
-            f"| {_limit(finding)} | {RESULTS[finding.result]} | {finding.enforcement} |"
+            f"| {limit_of(finding)} | {RESULTS[finding.result]} | {finding.enforcement} |"
         )
     yield ""
     for finding in shown:

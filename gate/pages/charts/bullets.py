@@ -1,0 +1,111 @@
+"""Numbers against their limits as bullet graphs: where it may be, where it is, how sure that is."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from gate.domain.evidence import Estimate
+from gate.domain.verdict import Finding
+from gate.pages.charts.svg import Linear, element, picture
+from gate.pages.numbers import ABSENT, interval
+from gate.pages.rules import limit_of
+
+WIDTH, HEIGHT, PAD = 320.0, 26.0, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a row of graphs spans, so that they can be compared with each other."""
+
+    low: float
+    high: float
+
+
+def span(findings: Sequence[Finding]) -> Range:
+    """The range of all findings of one rule: every number and limit, zero, and a little air."""
+    values = [0.0]
+    for finding in findings:
+        values += [v for v in (finding.at_least, finding.at_most) if v is not None]
+        if finding.estimate is not None:
+            estimate = finding.estimate
+            values += [v for v in (estimate.lower, estimate.value, estimate.upper) if v is not None]
+    low, high = min(values), max(values)
+    air = 0.08 * ((high - low) or 1.0)
+    return Range(low - air if low < 0 else low, high + air)
+
+
+def bullet(finding: Finding, over: Range) -> Markup | None:
+    """The graph of one finding; ``None`` where there is no number or no limit."""
+    limit = finding.at_least if finding.at_least is not None else finding.at_most
+    if finding.estimate is None or limit is None:
+        return None
+    across = Linear(over.low, over.high, PAD, WIDTH - PAD)
+    parts = [
+        *_grounds(across, limit, above=finding.at_least is not None),
+        *_measure(across, finding.estimate, finding.result.value),
+        element("line", x1=across(limit), x2=across(limit), y1=1.0, y2=HEIGHT - 1, class_="limit"),
+    ]
+    label = f"{finding.rule} {finding.capability or ''}: {interval(finding.estimate)}, {limit_of(finding)}"
+    return picture(WIDTH, HEIGHT, label, *parts, class_="chart bullet")
+
+
+def _grounds(across: Linear, limit: float, *, above: bool) -> Iterator[Markup]:
+    """The allowed side and the other one."""
+    at = across(limit)
+    left, right = ("bad-ground", "good-ground") if above else ("good-ground", "bad-ground")
+    yield element("rect", x=across.start, y=4.0, width=at - across.start, height=HEIGHT - 8, class_=left)
+    yield element("rect", x=at, y=4.0, width=across.end - at, height=HEIGHT - 8, class_=right)
+
+
+def _measure(across: Linear, estimate: Estimate, result: str) -> Iterator[Markup]:
+    """The bar from zero, the interval, the point."""
+    zero, at, middle = across(0.0), across(estimate.value), HEIGHT / 2
+    yield element("rect", x=min(zero, at), y=middle - 3, width=abs(at - zero), height=6.0, class_=f"measure {result}")
+    low, high = _ends(across, estimate)
+    if high - low > 1:
+        yield element("line", x1=low, x2=high, y1=middle, y2=middle, class_="whisker")
+        for bound, x in ((estimate.lower, low), (estimate.upper, high)):
+            if bound is not None:
+                yield element("line", x1=x, x2=x, y1=middle - 4, y2=middle + 4, class_="whisker")
+    yield element("circle", cx=at, cy=middle, r=4.2, class_=f"point {result}")
+
+
+def _ends(across: Linear, estimate: Estimate) -> tuple[float, float]:
+    low = across.start if estimate.lower is None else across(estimate.lower)
+    high = across.end if estimate.upper is None else across(estimate.upper)
+    return low, high
+
+
+def change_strip(change: Estimate | None, margin: float | None, over: Range) -> Markup | None:
+    """A capability's change against the base on the axis all capabilities share: zero, margin, interval, point."""
+    if change is None:
+        return None
+    across = Linear(over.low, over.high, PAD, WIDTH - PAD)
+    zero = across(0.0)
+    parts = [element("line", x1=zero, x2=zero, y1=1.0, y2=HEIGHT - 1, class_="zero")]
+    result = "pass"
+    if margin is not None:
+        at = across(-margin)
+        parts += [
+            element("rect", x=across.start, y=4.0, width=at - across.start, height=HEIGHT - 8, class_="bad-ground"),
+            element("line", x1=at, x2=at, y1=1.0, y2=HEIGHT - 1, class_="limit"),
+        ]
+        result = "fail" if change.upper is not None and change.upper < -margin else "pass"
+    parts += _measure(across, change, result)
+    label = f"change against the base {interval(change, sign=True, least=2)}, margin {margin if margin is not None else ABSENT}"
+    return picture(WIDTH, HEIGHT, label, *parts, class_="chart bullet")
+
+
+def share_bar(share: float, label: str) -> Markup:
+    """A share of one as a bar, on a track that is the whole."""
+    across = Linear(0.0, 1.0, PAD, WIDTH - PAD)
+    return picture(
+        WIDTH,
+        HEIGHT,
+        label,
+        element("rect", x=PAD, y=9.0, width=WIDTH - 2 * PAD, height=8.0, class_="track"),
+        element("rect", x=PAD, y=9.0, width=across(share) - PAD, height=8.0, class_="measure own"),
+        element("circle", cx=across(share), cy=HEIGHT / 2, r=4.2, class_="point own"),
+        class_="chart bullet",
+    )

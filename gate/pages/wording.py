@@ -1,0 +1,26 @@
+"""The words and marks of an outcome, the same on every page."""
+
+from collections.abc import Mapping
+
+from gate.domain.verdict import Outcome
+
+TITLES: Mapping[Outcome, str] = {
+    Outcome.APPROVED: "Approved",
+    Outcome.BLOCKED: "Blocked",
+    Outcome.NEEDS_REVIEW: "Needs review",
+    Outcome.ERROR: "Error: no verdict could be reached",
+}
+NEXT: Mapping[Outcome, str] = {
+    Outcome.APPROVED: "It may be promoted until the verdict expires or any byte of it changes.",
+    Outcome.BLOCKED: "It cannot be promoted. Mend what the failed rules below name, and register the result as a new version.",
+    Outcome.NEEDS_REVIEW: "It cannot be promoted yet: a person has to look at what is listed below.",
+    Outcome.ERROR: "It cannot be promoted: nothing was decided. The errors below say what failed.",
+}
+MARKS: Mapping[str, str] = {
+    Outcome.APPROVED: "✓",
+    Outcome.BLOCKED: "✕",
+    Outcome.NEEDS_REVIEW: "?",
+    Outcome.ERROR: "!",
+    "open": "…",
+}
+"""A shape for each outcome, so that colour is never the only sign."""
