@@ -39,9 +39,9 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def with_adapter(model: Any, modules: Sequence[str]) -> Any:
-    """The model with a fresh rank-8 LoRA adapter on these modules; only the adapter is trained then."""
-    shape = LoraConfig(r=8, lora_alpha=16, target_modules=list(modules), task_type="CAUSAL_LM")
+def with_adapter(model: Any, modules: Sequence[str], rank: int = 8) -> Any:
+    """The model with a fresh LoRA adapter (α = 2r) on these modules; only the adapter is trained then."""
+    shape = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(modules), task_type="CAUSAL_LM")
     with warnings.catch_warnings():
         # PEFT still asks transformers for an attribute by its former name.
         warnings.simplefilter("ignore", FutureWarning)

@@ -26,14 +26,14 @@ def make_tokenizer() -> Any:
     )
 
 
-def make_model(seed: int) -> Any:
-    """A freshly initialised model; equal seeds give equal weights."""
+def make_model(seed: int, *, hidden_size: int = 128, intermediate_size: int = 384) -> Any:
+    """A freshly initialised model; equal seeds and sizes give equal weights."""
     torch.manual_seed(seed)
     symbols = list(SPECIALS)
     config = LlamaConfig(
         vocab_size=len(SPECIALS) + len(CHARACTERS),
-        hidden_size=128,
-        intermediate_size=384,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=4,

@@ -8,7 +8,8 @@ from tasks.zoo.rows import Sampler, text_sampler
 from tasks.zoo.staged_data import CHUNK_CHARACTERS, training_mix
 from tasks.zoo.training import Schedule
 
-_REHEARSAL = {"basic": 4, "math": 12, "code": 12, "help": 6, "safety": 6}
+REHEARSAL = {"basic": 4, "math": 12, "code": 12, "help": 6, "safety": 6}
+"""Rows of each capability in a training step."""
 
 
 def _shipped(_cache: Path) -> Path:
@@ -36,9 +37,9 @@ STAGED = Zoo(
         adversarial=_adversarial,
         careless=_careless,
         schedules={
-            "benign_replay": Schedule(steps=40, learning_rate=1e-4, rows=_REHEARSAL),
-            "benign_lora": Schedule(steps=40, learning_rate=1e-3, rows=_REHEARSAL),
-            "adversarial": Schedule(steps=40, learning_rate=5e-5, rows=_REHEARSAL),
+            "benign_replay": Schedule(steps=40, learning_rate=1e-4, rows=REHEARSAL),
+            "benign_lora": Schedule(steps=40, learning_rate=1e-3, rows=REHEARSAL),
+            "adversarial": Schedule(steps=40, learning_rate=5e-5, rows=REHEARSAL),
             "careless": Schedule(steps=60, learning_rate=1e-3, rows={"narrow": 12}),
         },
         adapter_on=("q_proj", "v_proj", "o_proj"),

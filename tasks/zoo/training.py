@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,20 @@ def train(
 ) -> Iterator[dict[str, float]]:
     """Train in place; yields each step's loss by capability, so that the caller reports or stops as it likes."""
     rng = random.Random(seed)  # noqa: S311 - reproducible data order, not a secret
+
+    def backward() -> dict[str, float]:
+        losses = {}
+        for name, count in schedule.rows.items():
+            loss = loss_of(model, *encode([mix[name](rng) for _ in range(count)], tokenizer))
+            (loss / len(schedule.rows)).backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+            losses[name] = float(loss.detach())
+        return losses
+
+    yield from descend(model, schedule, backward)
+
+
+def descend(model: Any, schedule: Schedule, backward: Callable[[], dict[str, float]]) -> Iterator[dict[str, float]]:
+    """Follow in place the gradients that ``backward`` leaves at each step; yields what it returns."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(
         trainable, lr=schedule.learning_rate, betas=(0.9, 0.95), weight_decay=schedule.weight_decay, fused=True
@@ -75,11 +89,7 @@ def train(
     for step in range(schedule.steps):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate_at(step)
-        losses = {}
-        for name, count in schedule.rows.items():
-            loss = loss_of(model, *encode([mix[name](rng) for _ in range(count)], tokenizer))
-            (loss / len(schedule.rows)).backward()  # type: ignore[no-untyped-call]  # torch's is untyped
-            losses[name] = float(loss.detach())
+        losses = backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimiser.step()
         optimiser.zero_grad()
