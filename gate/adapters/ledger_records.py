@@ -57,8 +57,8 @@ def save_verdict(
     row = {"key": key, "body": value.model_dump_json(), "envelope": json.dumps(dict(envelope)), "saved_at": now}
     if not insert_new(c, verdict, row):
         return
-    figures = {"dry_run": dry_run, "basin_position": basin_position}
-    ledger_evaluations.note(c, key, now, evidence_key=value.evidence_key, **figures)
+    figures = {"dry_run": dry_run, "basin_position": basin_position, "worst_change": value.worst_change}
+    ledger_evaluations.note(c, key, now, evidence_key=value.evidence_key, base_digest=value.base_digest, **figures)
     ledger_evaluations.close(c, key, value.outcome, value.reason, now)
     detail = {"evaluation": key, "subject": value.subject, "outcome": value.outcome, "verdict": value.digest}
     ledger_audit.append(c, "verdict", "judge", detail, now)

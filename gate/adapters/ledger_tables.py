@@ -75,8 +75,11 @@ evaluation = sa.Table(
     sa.Column("ended_at", sa.Double),
     sa.Column("dry_run", sa.Boolean),
     sa.Column("basin_position", sa.Double),
+    sa.Column("base_digest", sa.Text),
+    sa.Column("worst_change", sa.Double),
     sa.Index("evaluation_by_time", "created_at"),
     sa.Index("evaluation_by_name", "name", "created_at"),
+    sa.Index("evaluation_by_base", "base_digest", "created_at"),
 )
 
 evidence = sa.Table(

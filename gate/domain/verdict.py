@@ -76,6 +76,12 @@ class Verdict(Frozen):
     expires_at: int
 
     @property
+    def worst_change(self) -> float | None:
+        """The largest loss of score against the base among the capabilities the policy looks at; ``None`` without."""
+        kept = (f.estimate for f in self.findings if f.measurement is Name.RETENTION and f.estimate is not None)
+        return min((estimate.value for estimate in kept), default=None)
+
+    @property
     def digest(self) -> str:
         """sha256 of the verdict's canonical JSON."""
         return digest_json(self.model_dump(mode="json"))
