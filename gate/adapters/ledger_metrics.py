@@ -4,6 +4,7 @@ So they outlive every worker, dispatcher and API, and a process that dies neithe
 several API processes are scraped, take the ``max`` of them, never the ``sum``.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
@@ -132,11 +133,13 @@ def _verdicts(seen: Statistics) -> Iterator[Family]:
 def _enforcement(seen: Statistics) -> Iterator[Family]:
     kinds: tuple[tuple[str, str, str, Mapping[str, str]], ...] = (
         ("gate_bypasses", "Protected places found held without an approval in force", "approval", BYPASSES),
-        ("gate_reverts", "Protected aliases that the gate itself moved", "result", REVERTS),
+        ("gate_reverts", "Protected aliases and stages that the gate itself gave back or took away", "result", REVERTS),
         ("gate_webhook_repairs", "Times the webhook was missing or altered and was mended", "result", REPAIRS),
     )
     for name, meaning, label, facts in kinds:
-        counts = {value: seen.facts.get(fact, 0) for fact, value in facts.items()}
+        counts: Counter[str] = Counter(dict.fromkeys(facts.values(), 0))
+        for fact, value in facts.items():
+            counts[value] += seen.facts.get(fact, 0)
         yield _counter(name, f"{meaning}: {', '.join(counts)}.", label, tuple(counts), counts)
     for figure, (name, meaning) in FIGURES.items():
         gauge = GaugeMetricFamily(name, meaning)

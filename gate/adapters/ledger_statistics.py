@@ -22,10 +22,11 @@ POSITIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0, 10.0)
 
 BYPASSES = {
     "promoted without approval": "unapproved",
+    "promoted on an approval that was revoked": "revoked",
     "promoted on an approval that a later verdict withdrew": "withdrawn",
     "promoted on an approval that expired": "expired",
 }
-REVERTS = {"alias restored": "restored", "alias removed": "removed", "alias expired": "expired"}
+REVERTS = {f"{kind} {result}": result for kind in ("alias", "stage") for result in ("restored", "removed", "expired")}
 REPAIRS = {"webhook created": "created", "webhook repaired": "repaired"}
 _TOLD = (*BYPASSES, *REVERTS, *REPAIRS)
 _NOTHING = Tally({}, 0, 0.0)
