@@ -9,6 +9,8 @@ from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.enforcement import Action, RunRecord
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import BasinProfile, Evidence
+from gate.domain.overview import EvaluationRow as EvaluationRow
+from gate.domain.overview import Fleet, FleetQuery, JobAtWork
 from gate.domain.promotion import Holding
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Verdict
@@ -44,28 +46,6 @@ class OutboxItem:
     seq: int
     kind: str
     payload: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationRow:
-    """An evaluation as the ledger tells it: state is ``requested|inspecting|measuring|judging|done``.
-
-    State, stage and progress follow from the jobs at work, so they cannot go stale. ``reason`` is the verdict's
-    once done; before that the last error of the job at work, if it had one. ``outcome`` without a stored verdict
-    is ``error``: the judging itself failed for good.
-    """
-
-    request: EvaluationRequest
-    state: str
-    stage: str
-    progress: float
-    evidence_key: str | None
-    outcome: str | None
-    reason: str | None
-    run_id: str | None
-    created_at: float
-    updated_at: float
-    projected: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +288,15 @@ class Ledger(Protocol):
 
     def evaluations(self, limit: int = 100, offset: int = 0, name: str | None = None) -> Sequence[EvaluationRow]:
         """Evaluations, newest first, of all registered models or of one."""
+
+    def fleet(self, query: FleetQuery) -> Fleet:
+        """A page of evaluations. Raises ``InvalidInput`` where ``after`` is no place in the order."""
+
+    def at_work(self, limit: int = 200) -> Sequence[JobAtWork]:
+        """Jobs held by workers, then those queued, the longest waiting first."""
+
+    def profiles(self, base_digest: str) -> Sequence[BasinProfile]:
+        """A base's profiles, newest first."""
 
     def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
         """The evaluation of one registered version under one policy."""

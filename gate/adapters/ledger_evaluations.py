@@ -82,6 +82,11 @@ def listing(c: sa.Connection, limit: int, offset: int, name: str | None) -> Sequ
     return [_row(row) for row in c.execute(query).mappings()]
 
 
+def several(c: sa.Connection, keys: Sequence[str]) -> Sequence[EvaluationRow]:
+    """The evaluations of these keys, in any order."""
+    return [_row(row) for row in c.execute(_with_jobs().where(evaluation.c.key.in_(keys))).mappings()]
+
+
 def outcomes(c: sa.Connection) -> Mapping[str, int]:
     """Ended evaluations by outcome."""
     ended = sa.select(evaluation.c.outcome, sa.func.count()).where(evaluation.c.outcome.is_not(None))

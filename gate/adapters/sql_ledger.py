@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from gate.adapters import (
     ledger_audit,
     ledger_evaluations,
+    ledger_fleet,
     ledger_jobs,
     ledger_outbox,
     ledger_records,
@@ -20,6 +21,7 @@ from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.evaluation import EvaluationRequest, evaluation_key
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import CPU_QUEUE, INSPECT, JUDGE, inspect_key, judge_key
+from gate.domain.overview import Fleet, FleetQuery, JobAtWork
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Verdict
 from gate.ports import Backlog, Claim, EvaluationRow, JobRequest, OutboxItem, SignedRevocation, Statistics
@@ -199,6 +201,15 @@ class SqlLedger:
 
     def evaluations(self, limit: int = 100, offset: int = 0, name: str | None = None) -> Sequence[EvaluationRow]:
         return self._database.read(lambda c: ledger_evaluations.listing(c, limit, offset, name))
+
+    def fleet(self, query: FleetQuery) -> Fleet:
+        return self._database.read(lambda c: ledger_fleet.fleet(c, query))
+
+    def at_work(self, limit: int = 200) -> Sequence[JobAtWork]:
+        return self._database.read(lambda c: ledger_fleet.at_work(c, limit))
+
+    def profiles(self, base_digest: str) -> Sequence[BasinProfile]:
+        return self._database.read(lambda c: ledger_fleet.profiles(c, base_digest))
 
     def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
         return self.evaluation(evaluation_key(identity, policy_digest))

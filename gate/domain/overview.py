@@ -1,0 +1,79 @@
+"""Evaluations as people look at them: how far each is, a page of many, and the jobs at work on them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gate.domain.evaluation import EvaluationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRow:
+    """An evaluation as the ledger tells it: state is ``requested|inspecting|measuring|judging|done``.
+
+    State, stage and progress follow from the jobs at work, so they cannot go stale. ``reason`` is the verdict's
+    once done; before that the last error of the job at work, if it had one. ``outcome`` without a stored verdict
+    is ``error``: the judging itself failed for good.
+    """
+
+    request: EvaluationRequest
+    state: str
+    stage: str
+    progress: float
+    evidence_key: str | None
+    outcome: str | None
+    reason: str | None
+    run_id: str | None
+    created_at: float
+    updated_at: float
+    projected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FleetQuery:
+    """Which evaluations to show: of one outcome (``open`` for none yet), of models whose name holds a text, of one base.
+
+    ``sort`` is ``newest|oldest|name|farthest``; ``after`` is the place that the page before ended at.
+    """
+
+    outcome: str | None = None
+    text: str = ""
+    base_digest: str | None = None
+    sort: str = "newest"
+    after: Sequence[Any] | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRow:
+    """An evaluation with its place in its base's basin (1 is the edge) and its largest loss of score, where known."""
+
+    evaluation: EvaluationRow
+    basin_position: float | None
+    worst_change: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A page of evaluations, where the next one begins (``None`` at the end), and how many there are by outcome."""
+
+    rows: Sequence[FleetRow]
+    next: Sequence[Any] | None
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class JobAtWork:
+    """A job that is queued or held: by whom, since when it was due, until when it is held, its stage and progress."""
+
+    key: str
+    kind: str
+    queue: str
+    state: str
+    owner: str | None
+    attempts: int
+    queued_at: float
+    lease_until: float | None
+    stage: str
+    fraction: float
+    error: str | None
