@@ -13,7 +13,12 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 demo: $(VENV)/.installed
 	$(BIN)/basin-gate demo $(DEMO_ARGS)
 
-test: $(VENV)/.installed lint
+# The tests of the alerts run the real Prometheus; without it they skip.
+$(VENV)/prometheus: tests/tools/get_prometheus.sh
+	tests/tools/get_prometheus.sh $@
+	touch -c $@
+
+test: $(VENV)/.installed $(VENV)/prometheus lint
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
