@@ -6,8 +6,11 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
+from pydantic import ValidationError
+
 from gate.bootstrap import build_registry
-from gate.domain.checkpoint import Base
+from gate.domain.checkpoint import Base, Frozen
 from gate.domain.errors import InvalidInput
 from gate.domain.jobs import GPU_QUEUE, PROFILE, profile_key
 from gate.domain.policy import DEFECT_DEFAULTS, Policy, PolicySet
@@ -80,6 +83,36 @@ def _fetch(settings: Settings, source: str, into: Path) -> Path:
     into.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=into.parent) as room:
         return Path(shutil.copytree(source, Path(room) / "copy")).replace(into)
+
+
+class WantedBase(Frozen):
+    """A base as an operator describes it; ``name`` is the source where none is given."""
+
+    source: str
+    suite: str
+    name: str = ""
+    references: tuple[str, ...] = ()
+
+    def is_met_by(self, base: Base) -> bool:
+        """Whether an onboarded base is as described here; its bytes are not looked at."""
+        described = (self.name or self.source, _lasting(self.source), _lasting(self.suite), self.references)
+        return described == (base.name, base.source, base.suite, base.references)
+
+
+class WantedBases(Frozen):
+    """All that an operator wants onboarded."""
+
+    bases: tuple[WantedBase, ...]
+
+
+def read_wanted(file: Path) -> tuple[WantedBase, ...]:
+    """The bases of a YAML file: a list ``bases`` of ``source``, ``suite`` and, where given, ``name``, ``references``."""
+    try:
+        return WantedBases.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))).bases
+    except (yaml.YAMLError, ValidationError) as error:
+        raise InvalidInput(
+            f"{file}: expected a list `bases` of source, suite, name and references, found: {error}"
+        ) from error
 
 
 def request_profiles(ledger: Ledger, base: Base, policies: PolicySet) -> int:

@@ -108,6 +108,27 @@ def add_base(
     out.print(f"onboarded {base.name}, sha256 {base.digest}; {asked} profile(s) asked for", soft_wrap=True)
 
 
+@base_app.command("apply")
+def apply_bases(
+    file: Annotated[Path, typer.Argument(help="YAML file with a list `bases`.", exists=True, dir_okay=False)],
+) -> None:
+    """Onboard the bases of a file; what is onboarded as described there is left alone."""
+    from tasks.bases import read_wanted, request_profiles, take_in
+
+    wanted = read_wanted(file)
+    migrate_ledger(settings())
+    ledger, policies = build_ledger(settings()), build_policies(settings())
+    onboarded = ledger.bases()
+    for base in wanted:
+        name = base.name or base.source
+        if any(base.is_met_by(known) for known in onboarded):
+            out.print(f"unchanged {name}", markup=False, highlight=False)
+            continue
+        taken = take_in(settings(), ledger, base.source, suite=base.suite, name=name, references=base.references)
+        asked = request_profiles(ledger, taken, policies)
+        out.print(f"onboarded {name}, sha256 {taken.digest}; {asked} profile(s) asked for", soft_wrap=True)
+
+
 @base_app.command("ls")
 def list_bases() -> None:
     """List the onboarded bases."""

@@ -1,0 +1,71 @@
+{{- define "basin-gate.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* What selects pods never changes; the rest of the labels may. Takes (root, component). */ -}}
+{{- define "basin-gate.selector" -}}
+app.kubernetes.io/name: basin-gate
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "basin-gate.labels" -}}
+{{ include "basin-gate.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "basin-gate.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "basin-gate.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Takes (root, image). */ -}}
+{{- define "basin-gate.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "basin-gate.publicUrl" -}}
+{{- default (printf "http://%s-api.%s.svc:%v" (include "basin-gate.fullname" .) .Release.Namespace .Values.api.port) .Values.publicUrl -}}
+{{- end -}}
+
+{{- define "basin-gate.hasDatabase" -}}
+{{- if or .Values.database.url .Values.database.existingSecret }}true{{ end -}}
+{{- end -}}
+
+{{- /* Pods that share a volume which one node alone can mount, or a SQLite file, must run on one node. */ -}}
+{{- define "basin-gate.oneNode" -}}
+{{- if not (and (include "basin-gate.hasDatabase" .) (or .Values.state.existingClaim (has "ReadWriteMany" .Values.state.accessModes))) }}true{{ end -}}
+{{- end -}}
+
+{{- /* A GPU class: the CPU worker's common parts, then what the class says. Takes (root, class). */ -}}
+{{- define "basin-gate.gpuClass" -}}
+{{- $common := dict
+      "image" .root.Values.image.worker
+      "gpu" (dict "resource" "nvidia.com/gpu" "count" 1)
+      "autoscaling" (dict "kind" "none" "minReplicas" 0 "maxReplicas" 1 "jobsPerReplica" 1 "cooldownSeconds" 900 "targetCpuUtilization" 80)
+      "shmSize" "1Gi"
+      "replicas" 1
+      "tolerations" list -}}
+{{- toYaml (mergeOverwrite (deepCopy $common) (deepCopy .class)) -}}
+{{- end -}}

@@ -1,0 +1,152 @@
+{{- /* The pod's part of every workload. Takes (root, component, values, usesState). */ -}}
+{{- define "basin-gate.podSpec" -}}
+serviceAccountName: {{ include "basin-gate.serviceAccount" .root }}
+automountServiceAccountToken: false
+{{- /* A release called "gate" would otherwise be given variables that look like settings. */}}
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- if .values.affinity }}
+affinity: {{ toYaml .values.affinity | nindent 2 }}
+{{- else if and .usesState (include "basin-gate.oneNode" .root) }}
+affinity:
+  podAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            app.kubernetes.io/instance: {{ .root.Release.Name }}
+            basin-gate.dev/state: shared
+{{- end }}
+{{- end -}}
+
+{{- define "basin-gate.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* Labels of a pod. Takes (root, component, usesState). */ -}}
+{{- define "basin-gate.podLabels" -}}
+{{ include "basin-gate.labels" . }}
+{{- if .usesState }}
+basin-gate.dev/state: shared
+{{- end }}
+{{- end -}}
+
+{{- /* A pod is replaced when what it read at its start has changed. */ -}}
+{{- define "basin-gate.podAnnotations" -}}
+checksum/settings: {{ include (print $.Template.BasePath "/settings.yaml") . | sha256sum }}
+checksum/policies: {{ toJson .Values.policies | sha256sum }}
+checksum/suites: {{ toJson .Values.suites | sha256sum }}
+{{- end -}}
+
+{{- define "basin-gate.env" -}}
+envFrom:
+  - configMapRef: {name: {{ include "basin-gate.fullname" . }}-settings}
+env:
+  {{- if .Values.database.existingSecret }}
+  - name: GATE_DATABASE_URL
+    valueFrom: {secretKeyRef: {name: {{ .Values.database.existingSecret }}, key: {{ .Values.database.key }}}}
+  {{- end }}
+  {{- if .Values.redis.bundled.enabled }}
+  - name: VALKEY_PASSWORD
+    valueFrom: {secretKeyRef: {name: {{ .Values.keys.existingSecret }}, key: {{ .Values.redis.bundled.passwordKey }}}}
+  - name: GATE_BROKER_URL
+    value: redis://:$(VALKEY_PASSWORD)@{{ include "basin-gate.fullname" . }}-valkey:6379/0
+  {{- else if .Values.redis.existingSecret }}
+  - name: GATE_BROKER_URL
+    valueFrom: {secretKeyRef: {name: {{ .Values.redis.existingSecret }}, key: {{ .Values.redis.key }}}}
+  {{- end }}
+  {{- with .Values.mlflow.existingSecret }}
+  {{- range $variable, $key := dict "MLFLOW_TRACKING_USERNAME" "username" "MLFLOW_TRACKING_PASSWORD" "password" "MLFLOW_TRACKING_TOKEN" "token" }}
+  - name: {{ $variable }}
+    valueFrom: {secretKeyRef: {name: {{ $.Values.mlflow.existingSecret }}, key: {{ $key }}, optional: true}}
+  {{- end }}
+  {{- end }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{- /* Mounts of a container. Takes (root, usesState, keys: which entries of the keys' secret it is given). */ -}}
+{{- define "basin-gate.mounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: state, mountPath: /var/lib/basin-gate}
+{{- with .keys }}
+- {name: keys, mountPath: /etc/basin-gate/keys, readOnly: true}
+{{- end }}
+{{- if .root.Values.policies }}
+- {name: policies, mountPath: /etc/basin-gate/policies, readOnly: true}
+{{- end }}
+{{- range $name, $_ := .root.Values.suites }}
+- {name: suite-{{ $name }}, mountPath: /etc/basin-gate/suites/{{ $name }}, readOnly: true}
+{{- end }}
+{{- if .root.Values.redis.tls.caSecret }}
+- {name: redis-ca, mountPath: /etc/basin-gate/redis-ca, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "basin-gate.volumes" -}}
+- name: tmp
+  emptyDir: {}
+- name: state
+  {{- if .usesState }}
+  persistentVolumeClaim: {claimName: {{ default (printf "%s-state" (include "basin-gate.fullname" .root)) .root.Values.state.existingClaim }}}
+  {{- else }}
+  emptyDir: {}
+  {{- end }}
+{{- if .keys }}
+- name: keys
+  secret:
+    secretName: {{ .root.Values.keys.existingSecret }}
+    defaultMode: 0440
+    items:
+      {{- range .keys }}
+      - {key: {{ index $.root.Values.keys . }}, path: {{ index $.root.Values.keys . }}}
+      {{- end }}
+{{- end }}
+{{- if .root.Values.policies }}
+- name: policies
+  configMap: {name: {{ include "basin-gate.fullname" .root }}-policies}
+{{- end }}
+{{- range $name, $_ := .root.Values.suites }}
+- name: suite-{{ $name }}
+  configMap: {name: {{ include "basin-gate.fullname" $.root }}-suite-{{ $name }}}
+{{- end }}
+{{- with .root.Values.redis.tls.caSecret }}
+- name: redis-ca
+  secret: {secretName: {{ . }}}
+{{- end }}
+{{- end -}}
+
+{{- /* Alive while the file that the loop touches is young. */ -}}
+{{- define "basin-gate.heartbeatProbe" -}}
+exec:
+  command: [sh, -c, 'find /tmp/heartbeat -mmin -10 | grep -q .']
+initialDelaySeconds: 120
+periodSeconds: 60
+timeoutSeconds: 10
+failureThreshold: 3
+{{- end -}}

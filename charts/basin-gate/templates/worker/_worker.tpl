@@ -1,0 +1,84 @@
+{{- /* One Deployment of workers and what scales it. Takes (root, component, queue, values, keys). */ -}}
+{{- define "basin-gate.worker" -}}
+{{- $given := merge (dict "usesState" true) . -}}
+{{- $gpus := int (dig "gpu" "count" 0 .values) -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ include "basin-gate.fullname" .root }}-{{ .component }}
+  labels: {{ include "basin-gate.labels" $given | nindent 4 }}
+spec:
+  {{- if eq .values.autoscaling.kind "none" }}
+  replicas: {{ .values.replicas }}
+  {{- end }}
+  selector:
+    matchLabels: {{ include "basin-gate.selector" $given | nindent 6 }}
+  strategy:
+    # Nobody has a spare GPU for a roll-out; the ledger keeps what waits meanwhile.
+    rollingUpdate: {maxSurge: 0, maxUnavailable: 1}
+  template:
+    metadata:
+      labels: {{ include "basin-gate.podLabels" $given | nindent 8 }}
+      annotations:
+        {{- include "basin-gate.podAnnotations" .root | nindent 8 }}
+        # A job is handed on when its pod has to go; it is not taken from its node to save a few cents.
+        cluster-autoscaler.kubernetes.io/safe-to-evict: "false"
+    spec:
+      {{- include "basin-gate.podSpec" $given | nindent 6 }}
+      # On SIGTERM the job may go on for stopGraceSeconds; then it is handed back, for which a minute is enough.
+      terminationGracePeriodSeconds: {{ add 60 (int .root.Values.workers.stopGraceSeconds) }}
+      containers:
+        - name: worker
+          image: {{ include "basin-gate.image" (dict "root" .root "image" .values.image) }}
+          imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+          args: [worker, {{ .queue }}]
+          {{- include "basin-gate.env" .root | nindent 10 }}
+            - name: GATE_DEVICE
+              value: {{ ternary "cuda" "cpu" (gt $gpus 0) }}
+            - name: GATE_STOP_GRACE_S
+              value: {{ .root.Values.workers.stopGraceSeconds | quote }}
+            - name: GATE_METRICS_PORT
+              value: {{ .root.Values.metrics.port | quote }}
+            - name: GATE_HEARTBEAT_FILE
+              value: /tmp/heartbeat
+            {{- if has "signingKey" .keys }}
+            - name: GATE_SIGNING_KEY_FILE
+              value: /etc/basin-gate/keys/{{ .root.Values.keys.signingKey }}
+            {{- end }}
+          ports:
+            - {name: metrics, containerPort: {{ .root.Values.metrics.port }}}
+          startupProbe:
+            exec: {command: [test, -f, /tmp/heartbeat]}
+            periodSeconds: 5
+            timeoutSeconds: 10
+            failureThreshold: 120
+          livenessProbe: {{ include "basin-gate.heartbeatProbe" . | nindent 12 }}
+          resources: {{ include "basin-gate.workerResources" . | nindent 12 }}
+          {{- include "basin-gate.containerSecurity" . | nindent 10 }}
+          volumeMounts: {{ include "basin-gate.mounts" $given | nindent 12 }}
+            {{- with .values.shmSize }}
+            - {name: shm, mountPath: /dev/shm}
+            {{- end }}
+      volumes: {{ include "basin-gate.volumes" $given | nindent 8 }}
+        {{- with .values.shmSize }}
+        - name: shm
+          emptyDir: {medium: Memory, sizeLimit: {{ . }}}
+        {{- end }}
+{{- if eq .values.autoscaling.kind "hpa" }}
+---
+{{ include "basin-gate.cpuAutoscaler" (dict "root" .root "component" .component "autoscaling" .values.autoscaling) }}
+{{- else if eq .values.autoscaling.kind "keda" }}
+---
+{{ include "basin-gate.scaledObject" (dict "root" .root "component" .component "queue" .queue "autoscaling" .values.autoscaling) }}
+{{- end }}
+{{- end -}}
+
+{{- /* Requests and limits, the GPUs as a limit alone: they cannot be overcommitted. */ -}}
+{{- define "basin-gate.workerResources" -}}
+{{- $resources := deepCopy .values.resources -}}
+{{- $gpus := int (dig "gpu" "count" 0 .values) -}}
+{{- if gt $gpus 0 -}}
+{{- $_ := set $resources "limits" (merge (dict .values.gpu.resource $gpus) (default dict $resources.limits)) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
