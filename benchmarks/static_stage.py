@@ -17,8 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-from checkpoint_pair import LARGE, SMALL, make_pair
 from memory import watched
 
 WEIGHTS = "model.safetensors"
@@ -64,6 +62,7 @@ def static_stage(base: Path, candidate: Path) -> float:
 
 def transformers_difference(base: Path, candidate: Path) -> None:
     """Both models loaded, the norm of their difference."""
+    import torch
     from transformers import AutoModelForCausalLM
 
     ours, theirs = (AutoModelForCausalLM.from_pretrained(folder, local_files_only=True) for folder in (base, candidate))
@@ -92,10 +91,12 @@ def once(name: str, small: tuple[Path, Path], pair: tuple[Path, Path]) -> None:
     print(json.dumps({"seconds": own or seconds, "grown": growth.most}))
 
 
-def compare(folder: Path, size: dict[str, int], rounds: int) -> Mapping[str, Mapping[str, float]]:
+def compare(folder: Path, quick: bool, rounds: int) -> Mapping[str, Mapping[str, float]]:
     """The best of the rounds of each contender."""
+    from checkpoint_pair import LARGE, SMALL, make_pair
+
     make_pair(folder / "small", SMALL)
-    *_, weights = make_pair(folder / "pair", size)
+    *_, weights = make_pair(folder / "pair", SMALL if quick else LARGE)
     print(f"{weights:,} weights, {(folder / 'pair/base' / WEIGHTS).stat().st_size / 1e6:.0f} MB a checkpoint\n")
     best: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
@@ -135,8 +136,7 @@ def main() -> None:
         once(arguments.contender, small, pair)
         return
     with TemporaryDirectory() as room:
-        size, rounds = (SMALL, 1) if arguments.quick else (LARGE, arguments.rounds)
-        print(table(compare(Path(room), size, rounds)))
+        print(table(compare(Path(room), arguments.quick, 1 if arguments.quick else arguments.rounds)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """One pass over base and candidate in runs of a million numbers: displacement, alignment, and what does not fit.
 
-Memory does not grow with the model: a run of each side, of each capability's gradient and of float64 sums.
-Whatever files the tensors lie in and in whatever order, the numbers are the same.
+Memory does not grow with the model: a few runs of each side and of each capability's gradient, read ahead of the threads
+that add them up. Whatever files the tensors lie in, and however many threads there are, the numbers are the same.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from gate.domain.errors import GateError, InvalidInput
 from gate.domain.evidence import Defect, DefectCode
 from tasks.deltas import LoraDelta
-from tasks.measurements.displacement import Displacement, DisplacementTally
+from tasks.measurements.displacement import ChunkSums, Displacement, DisplacementTally, chunk_sums
 from tasks.safetensors_file import SafetensorsFile, TensorEntry, in_file_order
 from tasks.weights import EMBEDDINGS, HEADS, SafetensorsWeights
 
@@ -75,20 +77,21 @@ def sweep_model(
     base: SafetensorsWeights, candidate: SafetensorsWeights, gradients: Gradients, progress: Progress
 ) -> Swept:
     """A full model against its base: tensors of both once each, rows of a resized vocabulary as far as both go."""
-    names, tally = _Names(base, candidate), DisplacementTally(gradients.capabilities)
+    names, crew = _Names(base, candidate), _Crew(gradients.capabilities)
     extra_non_finite: list[str] = []
     changed_buffers: list[str] = []
-    for name in _with_progress(candidate, progress):
-        shared = names.shared_numbers(name)
-        for first, count in runs(shared):
-            theirs, ours = candidate.flat(name, first, count), base.flat(name, first, count)
-            if name in names.weights:
-                tally.add(name, ours, theirs, gradients.run(name, base.entry(name).shape, first, count))
-            elif not torch.equal(ours, theirs):
-                changed_buffers.append(name)
-        if not _finite(candidate.flat, name, candidate.entry(name), shared):
-            extra_non_finite.append(name)
-    found = tally.result()
+    with crew:
+        for name in _with_progress(candidate, progress):
+            shared = names.shared_numbers(name)
+            for first, count in runs(shared):
+                theirs, ours = candidate.flat(name, first, count), base.flat(name, first, count)
+                if name in names.weights:
+                    crew.add(name, ours, theirs, gradients.run(name, base.entry(name).shape, first, count))
+                elif not torch.equal(ours, theirs):
+                    changed_buffers.append(name)
+            if not _finite(candidate.flat, name, candidate.entry(name), shared):
+                extra_non_finite.append(name)
+    found = crew.tally.result()
     defects = [
         *non_finite_defects([*found.non_finite, *extra_non_finite]),
         *names.defects(),
@@ -99,14 +102,15 @@ def sweep_model(
 
 def sweep_adapter(base: SafetensorsWeights, delta: LoraDelta, gradients: Gradients, progress: Progress) -> Swept:
     """An adapter against its base: every base tensor is read, for the norms; only the adapted ones differ."""
-    tally, changed = DisplacementTally(gradients.capabilities), set(delta.names())
-    for name in _with_progress(base, progress):
-        entry = base.entry(name)
-        for first, count in runs(entry.numel if entry.is_weight else 0):
-            ours = base.flat(name, first, count).float()
-            theirs = ours + delta.run(name, first, count) if name in changed else ours
-            tally.add(name, ours, theirs, gradients.run(name, entry.shape, first, count))
-    found = tally.result()
+    crew, changed = _Crew(gradients.capabilities), set(delta.names())
+    with crew:
+        for name in _with_progress(base, progress):
+            entry = base.entry(name)
+            for first, count in runs(entry.numel if entry.is_weight else 0):
+                ours = base.flat(name, first, count).float()
+                theirs = ours + delta.run(name, first, count) if name in changed else ours
+                crew.add(name, ours, theirs, gradients.run(name, entry.shape, first, count))
+    found = crew.tally.result()
     return Swept(found, tuple(non_finite_defects(found.non_finite)))
 
 
@@ -119,6 +123,36 @@ def sweep_alone(files: Sequence[SafetensorsFile], progress: Progress) -> tuple[D
             bad.append(name)
         progress(done / len(tensors))
     return tuple(non_finite_defects(bad))
+
+
+class _Crew:
+    """Adds chunks up in threads beside the reading; what they find is merged in the order they were read in.
+
+    At most two chunks a thread are under way: the reader waits, memory does not grow.
+    """
+
+    def __init__(self, capabilities: Sequence[str]) -> None:
+        self.tally = DisplacementTally(capabilities)
+        self._threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sweep")
+        self._under_way: deque[Future[ChunkSums]] = deque()
+
+    def __enter__(self) -> "_Crew":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._pool:
+            while self._under_way and kind is None:
+                self._merge()
+
+    def add(self, name: str, ours: Tensor, theirs: Tensor, gradients: Mapping[str, Tensor]) -> None:
+        """Takes a chunk of base, candidate and gradients; what is wrong with it is raised here or later."""
+        if len(self._under_way) >= 2 * self._threads:
+            self._merge()
+        self._under_way.append(self._pool.submit(chunk_sums, name, ours, theirs, gradients))
+
+    def _merge(self) -> None:
+        self.tally.merge(self._under_way.popleft().result())
 
 
 def runs(length: int) -> Iterator[tuple[int, int]]:
@@ -210,7 +244,7 @@ class _Names:
         plain = "register the model before quantisation and quantise the approved one"
         yield from _if(codes, DefectCode.NOT_MEASURABLE, "expected plain floating-point weights, found", plain)
         dtypes = [self._dtypes(n) for n in self.rounded]
-        rounded = "compared in float32, so rounding counts as displacement: save in the base's dtype to avoid it"
+        rounded = "rounding counts as displacement: save in the base's dtype to avoid it"
         yield from _if(dtypes, DefectCode.DTYPE_CHANGED, "expected the base's dtypes, found", rounded)
 
     def _dtypes(self, name: str) -> str:

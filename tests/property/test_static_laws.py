@@ -56,12 +56,27 @@ def test_streaming_gives_the_naive_numbers(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep, "RUN", run)
         found = swept(saved(folders / "b", base, 1), saved(folders / "c", candidate, min(parts, len(shapes))))
-    a, b = (np.concatenate([t[n].float().numpy().ravel() for n in sorted(base)]) for t in (base, candidate))
-    delta = (b - a).astype(np.float64)
+    a, b = (np.concatenate([t[n].double().numpy().ravel() for n in sorted(base)]) for t in (base, candidate))
+    delta = b - a
     assert found.norm == pytest.approx(np.linalg.norm(delta), rel=1e-9, abs=1e-12)
-    assert found.base_norm == pytest.approx(np.linalg.norm(a.astype(np.float64)), rel=1e-9)
+    assert found.base_norm == pytest.approx(np.linalg.norm(a), rel=1e-9)
     assert found.parameters == a.size
     assert found.changed_fraction == pytest.approx(np.count_nonzero(delta) / a.size if a.size else 0.0)
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_the_numbers_do_not_depend_on_the_threads(folders: Path, threads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = {f"t{n}": torch.randn(999, generator=generator) for n in range(20)}
+    paths = saved(folders / "b", base, 1), saved(folders / "c", {n: t * 1.01 for n, t in base.items()}, 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = swept(*paths)
+        torch.set_num_threads(threads)
+        assert swept(*paths) == alone
+    finally:
+        torch.set_num_threads(before)
 
 
 @given(length=st.integers(0, 10_000), run=st.integers(1, 300))
