@@ -17,6 +17,7 @@ from rich.table import Table
 from gate.adapters.logs import configure_logging
 from gate.check.command import check
 from gate.client import GateClient, path
+from gate.doctor.command import doctor
 from gate.domain.errors import GateError, InvalidInput, Unavailable
 from gate.settings import settings
 
@@ -34,6 +35,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(keys_app, name="keys")
 app.add_typer(ledger_app, name="ledger")
 app.command("check")(check)
+app.command("doctor")(doctor)
 
 out = Console()
 err = Console(stderr=True)

@@ -31,6 +31,7 @@ from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION, TAG_REVOKED, TAG_RUN
 from gate.domain.errors import GateError
 from gate.domain.policy import Policy
+from gate.domain.probe import PROBE_ALIAS, GuardState, said
 from gate.domain.promotion import folded, is_reserved, protects_alias, protects_model, protects_stage
 from gate.settings import Settings
 
@@ -71,6 +72,12 @@ class Rulebook:
             return f"its attestation is not valid: {error}"
         revoked = self._revoked(version, summary.candidate_digest, now)
         return revoked or self._other_policy(summary, policy) or summary.refusal(version.identity, now)
+
+    @property
+    def state(self) -> GuardState:
+        """What these rules go by, for whoever asks whether the guard is there."""
+        policies = {policy.name: policy.digest for policy in self.policies.policies}
+        return GuardState(policies=policies, keys=self._verifier.key_ids if self._verifier else ())
 
     def is_for_good(self, mark: str | None, identity: str) -> bool:
         """Whether a tag's value is this version's own revocation, signed by a trusted key."""
@@ -136,6 +143,8 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         act = f"setting alias {_shown(alias)} on version {_shown(version)} of {_shown(name)}"
+        if alias == PROBE_ALIAS:
+            deny(act, said(self._guard.rulebook(act).state))
         self._check(act, name, version, lambda policy: protects_alias(policy, alias))
         super().set_registered_model_alias(name, alias, version)
 

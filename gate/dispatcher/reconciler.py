@@ -13,10 +13,10 @@ from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.enforcement import NO_ATTESTATION, TAG_ATTESTATION, TAG_REVOKED, TAG_VERDICT, attestation_text
 from gate.domain.errors import GateError
 from gate.domain.evaluation import request_for
+from gate.domain.events import WEBHOOK_PATH
 from gate.ports import EvaluationRow, Registry
 from gate.settings import Settings
 
-WEBHOOK_PATH = "/webhooks/mlflow"
 PAGES_A_SWEEP = 5
 """Pages of 500 versions read at one sweep, besides those made lately: all of them in turns."""
 HIDDEN_EVERY = 3

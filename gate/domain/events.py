@@ -16,6 +16,8 @@ from gate.domain.errors import InvalidInput, Unverified
 ID_HEADER = "x-mlflow-delivery-id"
 TIMESTAMP_HEADER = "x-mlflow-timestamp"
 SIGNATURE_HEADER = "x-mlflow-signature"
+WEBHOOK_PATH = "/webhooks/mlflow"
+"""Where deliveries are received, below the gate's public address."""
 FUTURE_S = 300
 """How far in the future a timestamp may lie: two hosts' clocks differ, a replay does not come early."""
 
