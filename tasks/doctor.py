@@ -1,11 +1,12 @@
 """The bench's part of ``basin-gate doctor``: is there a device, and does what will be measured fit into it?"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from gate.adapters.database import ledger_url, missing_file
 from gate.bootstrap import build_ledger
 from gate.domain.checkpoint import Base
 from gate.domain.examination import Check, Finding, ok, problem, unchecked
@@ -36,13 +37,18 @@ def device(settings: Settings) -> Iterator[Finding]:
         yield problem("device", f"a torch device {settings.device!r}", str(error).splitlines()[0], fix)
         return
     yield ok("device", f"{place} with {total / 1e9:.1f} GB")
+    largest = max(_bases(settings), key=needed, default=None)
+    yield fits(largest, total) if largest else ok("device memory", "no base is onboarded yet")
+
+
+def _bases(settings: Settings) -> Sequence[Base]:
+    if missing_file(ledger_url(settings.database_url, settings.state_dir)) is not None:
+        return ()
     ledger = build_ledger(settings)
     try:
-        bases = ledger.bases()
+        return ledger.bases()
     finally:
         ledger.close()
-    largest = max(bases, key=needed, default=None)
-    yield fits(largest, total) if largest else ok("device memory", "no base is onboarded yet")
 
 
 def needed(base: Base) -> float:

@@ -29,6 +29,13 @@ def ledger_url(database_url: str, state_dir: Path) -> str:
     return database_url or f"sqlite:///{state_dir.resolve() / 'ledger.db'}"
 
 
+def missing_file(url: str) -> Path | None:
+    """The file of a SQLite ledger that is not there; merely asking SQLite about it would make it."""
+    parsed = sa.make_url(url)
+    file = Path(parsed.database) if parsed.drivername == "sqlite" and parsed.database else None
+    return None if file is None or file.is_file() else file
+
+
 class Database:
     """Runs a function of a connection in one transaction; a write is serialized (SQLite) or locks rows (PostgreSQL)."""
 

@@ -10,7 +10,7 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from gate.adapters import database
-from gate.adapters.database import Database, ledger_url
+from gate.adapters.database import Database, ledger_url, missing_file
 from gate.adapters.sql_ledger import SqlLedger
 from gate.doctor.machine import disk
 from gate.domain.errors import GateError
@@ -34,7 +34,7 @@ def ledger(settings: Settings, now: float) -> Iterator[Finding]:
     """A database that answers, is of this version, has workers that take its jobs, and room for its bases."""
     url = ledger_url(settings.database_url, settings.state_dir)
     place = sa.make_url(url).render_as_string(hide_password=True)
-    if (missing := _missing_file(url)) is not None:
+    if (missing := missing_file(url)) is not None:
         fix = "basin-gate ledger migrate, with the GATE_STATE_DIR or GATE_DATABASE_URL of the other processes"
         yield problem("ledger", f"the ledger at {place}", f"no file {missing}", fix)
         return
@@ -66,15 +66,6 @@ def broker(url: str, now: float) -> Iterator[Finding]:
     except RedisError as error:
         fix = "start it; check GATE_BROKER_URL. Meanwhile deliveries are kept, and nothing is measured"
         yield problem("broker", f"a Redis or Valkey at {_shown(url)}", f"{type(error).__name__}: {error}", fix)
-
-
-def _missing_file(url: str) -> Path | None:
-    """Asking SQLite about a file that is not there would make it."""
-    parsed = sa.make_url(url)
-    if parsed.drivername != "sqlite" or not parsed.database:
-        return None
-    file = Path(parsed.database)
-    return None if file.is_file() else file
 
 
 def _schema(url: str) -> tuple[str | None, str | None]:

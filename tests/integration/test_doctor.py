@@ -572,7 +572,7 @@ def test_problems_come_before_what_could_not_be_checked_and_warnings_are_told_on
 
 def test_the_command_examines_everything_and_says_so_in_json(monkeypatch, capsys, tmp_path):
     settings = Settings(
-        state_dir=tmp_path,
+        state_dir=tmp_path / "state",
         mlflow_tracking_uri="http://127.0.0.1:9",
         public_url="http://127.0.0.1:9",
         broker_url="redis://127.0.0.1:9/0",
@@ -584,9 +584,10 @@ def test_the_command_examines_everything_and_says_so_in_json(monkeypatch, capsys
         main()
     told = {row["check"]: row for row in json.loads(capsys.readouterr().out)["findings"]}
     assert ended.value.code == 1
-    assert set(names) - {"rights", "webhook"} <= set(told)
+    assert {"device", *names} <= set(told)
     assert all(row["fix"] and row["expected"] for row in told.values() if row["health"] != "ok")
     assert {told[name]["health"] for name in ("MLflow", "API", "broker", "ledger")} == {"problem"}
+    assert not (tmp_path / "state").exists()
 
 
 def a_certificate(folder: Path) -> tuple[Path, Path]:
