@@ -97,6 +97,8 @@ def api() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Pages that watch an evaluation hold a connection open; they open another one elsewhere.
+        timeout_graceful_shutdown=3,
     )
 
 
@@ -231,6 +233,9 @@ def verify(
     cache: Annotated[
         Path | None, typer.Option(help="File of digests already made; trusts size, inode and times of change.")
     ] = None,
+    revocations: Annotated[
+        Path | None, typer.Option(help="Signed list of revoked approvals; GATE_REVOCATIONS_FILE without it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Verify that files are approved, byte for byte. Exit status 0 verified, 1 refused, 2 could not be decided."""
@@ -238,7 +243,7 @@ def verify(
     from gate.adapters.policy_files import load_policies
     from gate.domain.reference import parse_reference
     from gate.domain.verification import Demand, told
-    from gate.verify import FolderCheck, trusted
+    from gate.verify import FolderCheck, known_revocations, trusted
 
     registered = target.startswith("models:")
     if (registered and (attestation or expect)) or (not registered and into):
@@ -247,7 +252,9 @@ def verify(
         resource=parse_reference(expect).resource if expect else None,
         policies={p.name: p.digest for p in load_policies(policy).policies} if policy else None,
     )
-    check = FolderCheck(trusted(keys), demand, DigestCache(cache) if cache else None)
+    verifier = trusted(keys)
+    known = known_revocations(verifier, revocations or settings().revocations_file)
+    check = FolderCheck(verifier, demand, DigestCache(cache) if cache else None, revocations=known)
     if registered:
         from gate.bootstrap import build_registry
 
@@ -260,6 +267,36 @@ def verify(
     else:
         out.print(told(found), soft_wrap=True, markup=False, highlight=False)
     raise typer.Exit(0 if found.verified else 1)
+
+
+@app.command()
+def revoke(
+    target: Annotated[str, typer.Argument(help="models:/NAME/VERSION or models:/NAME@ALIAS.")],
+    reason: Annotated[str, typer.Option(help="Why; everybody who is refused reads it.")],
+) -> None:
+    """Take an approval back for good, and with it that of every version with the same bytes. Needs the signing key."""
+    from gate.adapters.revoking import Revoker
+    from gate.adapters.standing import referenced
+    from gate.bootstrap import build_ledger, build_registry, build_signer
+    from gate.domain.reference import parse_reference
+
+    version = referenced(build_registry(settings()), parse_reference(target))
+    for each in Revoker(build_ledger(settings()), build_signer(settings())).revoke(version, reason, "operator"):
+        out.print(f"revoked: {each.uri}", soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
+def revocations(
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Days after which readers refuse the list as too old; without it, never.")
+    ] = None,
+) -> None:
+    """Print the signed list of all revocations, for GATE_REVOCATIONS_FILE and verify. Needs the signing key."""
+    from gate.adapters.revoking import Revoker
+    from gate.bootstrap import build_ledger, build_signer
+
+    listed = Revoker(build_ledger(settings()), build_signer(settings())).listed(days)
+    sys.stdout.write(json.dumps(listed) + "\n")
 
 
 def main() -> None:

@@ -87,6 +87,8 @@ def _beyond(order: Order, after: Sequence[Any]) -> sa.ColumnElement[bool]:
         raise InvalidInput("expected a place in this order, found one of another; begin with the first page")
     beyond: sa.ColumnElement[bool] = sa.false()
     for (column, down), value in reversed(list(zip(order, after, strict=True))):
+        if not isinstance(value, str if column.type.python_type is str else (int, float)):
+            raise InvalidInput(f"expected a place in this order, found {value!r} in it; begin with the first page")
         further = column < value if down else column > value
         beyond = sa.or_(further, sa.and_(column == value, beyond))
     return beyond

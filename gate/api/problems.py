@@ -31,9 +31,13 @@ def problem(status: HTTPStatus, detail: str) -> JSONResponse:
     return JSONResponse(content, status.value, headers, "application/problem+json")
 
 
+def status_of(error: Exception) -> HTTPStatus:
+    """The status that an error is answered with."""
+    return next((s for kind, s in STATUSES.items() if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 async def _answer(_: Request, error: Exception) -> JSONResponse:
-    status = next((s for kind, s in STATUSES.items() if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
-    return problem(status, str(error))
+    return problem(status_of(error), str(error))
 
 
 def answer_problems(app: FastAPI) -> None:

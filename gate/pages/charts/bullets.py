@@ -8,7 +8,7 @@ from markupsafe import Markup
 from gate.domain.evidence import Estimate
 from gate.domain.verdict import Finding
 from gate.pages.charts.svg import Linear, element, picture
-from gate.pages.numbers import ABSENT, interval
+from gate.pages.numbers import ABSENT, interval, percent
 from gate.pages.rules import limit_of
 
 WIDTH, HEIGHT, PAD = 320.0, 26.0, 3.0
@@ -23,16 +23,17 @@ class Range:
 
 
 def span(findings: Sequence[Finding]) -> Range:
-    """The range of all findings of one rule: every number and limit, zero, and a little air."""
-    values = [0.0]
-    for finding in findings:
-        values += [v for v in (finding.at_least, finding.at_most) if v is not None]
-        if finding.estimate is not None:
-            estimate = finding.estimate
-            values += [v for v in (estimate.lower, estimate.value, estimate.upper) if v is not None]
+    """The range of all findings of one rule: every number and limit, zero, and a little air. An interval may run out
+    of it: one that is very wide would press all the rest into a corner."""
+    known = [finding.estimate for finding in findings if finding.estimate is not None]
+    limits = [limit for f in findings for limit in (f.at_least, f.at_most) if limit is not None]
+    values = [0.0, *limits, *(estimate.value for estimate in known)]
     low, high = min(values), max(values)
-    air = 0.08 * ((high - low) or 1.0)
-    return Range(low - air if low < 0 else low, high + air)
+    extent = (high - low) or 1.0
+    lowest = min([low, *(max(e.lower, low - extent) for e in known if e.lower is not None)])
+    highest = max([high, *(min(e.upper, high + extent) for e in known if e.upper is not None)])
+    air = 0.08 * (highest - lowest or 1.0)
+    return Range(lowest - air if lowest < 0 else lowest, highest + air)
 
 
 def bullet(finding: Finding, over: Range) -> Markup | None:
@@ -95,6 +96,22 @@ def change_strip(change: Estimate | None, margin: float | None, over: Range) -> 
     parts += _measure(across, change, result)
     label = f"change against the base {interval(change, sign=True, least=2)}, margin {margin if margin is not None else ABSENT}"
     return picture(WIDTH, HEIGHT, label, *parts, class_="chart bullet")
+
+
+def place_bar(position: float) -> Markup:
+    """How far out in the basin, from the base at the left to beyond the edge, which is the tick."""
+    across = Linear(0.0, 1.25, 2.0, 78.0)
+    edge, at = across(1.0), across(position)
+    return picture(
+        80.0,
+        12.0,
+        f"{percent(position)} of the way to the edge",
+        element("rect", x=2.0, y=4.0, width=edge - 2.0, height=4.0, class_="good-ground"),
+        element("rect", x=edge, y=4.0, width=78.0 - edge, height=4.0, class_="bad-ground"),
+        element("line", x1=edge, x2=edge, y1=1.0, y2=11.0, class_="limit"),
+        element("circle", cx=at, cy=6.0, r=3.4, class_="point own"),
+        class_="chart place",
+    )
 
 
 def share_bar(share: float, label: str) -> Markup:

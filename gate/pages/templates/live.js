@@ -1,0 +1,15 @@
+// Keeps an evaluation's page up to date while it is measured. Without this script the page reloads itself.
+const live = document.querySelector("[data-events]");
+if (live) {
+  const source = new EventSource(live.dataset.events);
+  const put = (name, text) => document.querySelectorAll(`[data-live=${name}]`).forEach((each) => { each.textContent = text; });
+  source.addEventListener("message", (event) => {
+    const now = JSON.parse(event.data);
+    if (now.state !== live.dataset.state) location.reload();
+    put("word", now.word);
+    put("told", now.told);
+    put("percent", `${now.percent} %`);
+    document.querySelectorAll("progress").forEach((each) => { each.value = now.percent; });
+  });
+  source.addEventListener("done", () => { source.close(); location.reload(); });
+}
