@@ -1,0 +1,248 @@
+"""The chart and the product mean the same: settings, commands, routes, ports, queues, what a worker does when told to stop."""
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from api_stand import a_stand
+from cryptography import x509
+from rendered_chart import CHART, EXAMPLES, NAMESPACE, Manifest, component, container, of_kind, pods, rendered
+from typer.core import TyperGroup
+
+from gate.cli import app
+from gate.domain.jobs import QUEUES
+from gate.settings import Settings
+from tasks.bases import read_wanted
+from tasks.cli import register
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "admission"
+SETTINGS = {f"GATE_{name.upper()}" for name in Settings.model_fields}
+CPU, GPU = "cpu", "gpu-default"
+REVIEWED = json.loads((GOLDEN / "pod_without_a_model.json").read_text())["request"]
+
+each_example = pytest.mark.parametrize("example", EXAMPLES)
+
+
+def variables(manifests: list[Manifest], spec: Manifest) -> dict[str, Any]:
+    """The variables of a pod by name, those from ConfigMaps too; what comes from a secret is shown as ``None``."""
+    found: dict[str, Any] = {}
+    for source in container(spec).get("envFrom", []):
+        found |= of_kind(manifests, "ConfigMap")[source["configMapRef"]["name"]]["data"]
+    return found | {each["name"]: each.get("value") for each in container(spec).get("env", [])}
+
+
+def ours(example: str) -> Iterator[tuple[str, Manifest]]:
+    """The pods that run our images."""
+    for name, _, spec in pods(rendered(example)):
+        if "valkey" not in name:
+            yield name, spec
+
+
+@each_example
+def test_every_setting_that_a_pod_is_given_exists_and_is_accepted(
+    example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, spec in ours(example):
+        given = {k: v for k, v in variables(list(rendered(example)), spec).items() if k.startswith("GATE_")}
+        assert set(given) <= SETTINGS, name
+        with monkeypatch.context() as environment:
+            for variable, value in given.items():
+                environment.setenv(variable, value or "")
+            Settings()
+
+
+def test_the_schema_lets_each_setting_through_that_the_chart_does_not_set_itself() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    free = set(schema["properties"]["settings"]["propertyNames"]["enum"])
+    templates = "".join(file.read_text() for file in (CHART / "templates").rglob("*") if file.is_file())
+    set_here = set(re.findall(r"GATE_[A-Z_]+[A-Z]", templates))
+
+    assert free.isdisjoint(set_here)
+    assert free | set_here | {"GATE_WEBHOOK_SECRETS"} == SETTINGS, "mend values.schema.json: settings.propertyNames"
+
+
+@each_example
+def test_every_pod_runs_a_command_that_exists(example: str, tmp_path: Path) -> None:
+    register(app)
+    group = typer.main.get_command(app)
+    for _, spec in ours(example):
+        words = list(container(spec).get("args", []))
+        if "command" in container(spec):
+            continue
+        command: Any = group
+        while isinstance(command, TyperGroup):
+            command = command.commands[words.pop(0)]
+        (tmp_path / "bases.yaml").touch()
+        command.make_context(
+            "basin-gate", [str(tmp_path / "bases.yaml") if w.endswith("bases.yaml") else w for w in words]
+        )
+
+
+@each_example
+def test_every_http_probe_asks_a_route_that_answers(example: str, tmp_path: Path) -> None:
+    client = a_stand(tmp_path).client
+    for name, spec in ours(example):
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            asked = container(spec).get(probe, {}).get("httpGet")
+            if asked is None:
+                continue
+            assert client.get(asked["path"]).status_code == 200
+            ports = {port["name"]: port["containerPort"] for port in container(spec)["ports"]}
+            given = variables(list(rendered(example)), spec)
+            bound = {given.get("GATE_METRICS_PORT"), (given.get("GATE_API_BIND") or "").rpartition(":")[2]}
+            assert str(ports[asked["port"]]) in bound, name
+
+
+@each_example
+def test_each_queue_has_a_worker(example: str) -> None:
+    served = {
+        container(spec)["args"][1] for _, spec in ours(example) if container(spec).get("args", [""])[0] == "worker"
+    }
+
+    assert served == set(QUEUES)
+
+
+def test_keda_asks_for_a_number_that_the_api_tells(tmp_path: Path) -> None:
+    stand = a_stand(tmp_path)
+    scaled = of_kind(rendered("production"), "ScaledObject")
+
+    assert len(scaled) == 3
+    for name, manifest in scaled.items():
+        (trigger,) = manifest["spec"]["triggers"]
+        url, location = trigger["metadata"]["url"], trigger["metadata"]["valueLocation"]
+        assert url.startswith(f"http://gate-basin-gate-api.{NAMESPACE}.svc:8500/")
+        queue, number = location.split(".")
+        assert stand.client.get("/" + url.split("/", 3)[3]).json()[queue][number] == 0
+        assert container(component(rendered("production"), name.removeprefix("gate-basin-gate-")))["args"][1] == queue
+
+
+def test_admission_reviews_are_sent_where_the_api_answers_them(tmp_path: Path) -> None:
+    client = a_stand(tmp_path).client
+    (configuration,) = of_kind(rendered("production"), "ValidatingWebhookConfiguration").values()
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": REVIEWED}
+    for webhook in configuration["webhooks"]:
+        answered = client.post(webhook["clientConfig"]["service"]["path"], json=review)
+        assert (answered.status_code, answered.json()["response"]["allowed"]) == (200, True)
+
+
+def test_a_certificate_made_by_the_chart_is_for_the_name_that_the_api_server_calls_and_signed_by_what_it_is_told() -> (
+    None
+):
+    manifests = rendered("hpa")
+    secret = of_kind(manifests, "Secret")["gate-basin-gate-admission-tls"]["data"]
+    (configuration,) = of_kind(manifests, "ValidatingWebhookConfiguration").values()
+    certificate = x509.load_pem_x509_certificate(b64decode(secret["tls.crt"]))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+    assert f"gate-basin-gate-admission.{NAMESPACE}.svc" in names.get_values_for_type(x509.DNSName)
+    for webhook in configuration["webhooks"]:
+        authority = x509.load_pem_x509_certificate(b64decode(webhook["clientConfig"]["caBundle"]))
+        certificate.verify_directly_issued_by(authority)
+
+
+@each_example
+def test_a_worker_is_given_more_time_than_it_takes_to_hand_its_job_back(example: str) -> None:
+    manifests = list(rendered(example))
+    for _, spec in ours(example):
+        if container(spec).get("args", [""])[0] == "worker":
+            grace = float(variables(manifests, spec)["GATE_STOP_GRACE_S"])
+            assert spec["terminationGracePeriodSeconds"] >= grace + 60
+
+
+@each_example
+def test_all_workers_share_one_volume_because_one_reads_the_gradients_that_another_wrote(example: str) -> None:
+    manifests = list(rendered(example))
+    claims = set()
+    for _, spec in ours(example):
+        if container(spec).get("args", [""])[0] in ("worker", "base"):
+            (mount,) = [m for m in container(spec)["volumeMounts"] if m["name"] == "state"]
+            assert mount["mountPath"] == variables(manifests, spec)["GATE_STATE_DIR"]
+            (volume,) = [v for v in spec["volumes"] if v["name"] == "state"]
+            claims.add(volume["persistentVolumeClaim"]["claimName"])
+
+    assert len(claims) == 1
+
+
+@pytest.mark.parametrize("example", ["trial", "hpa"])
+def test_what_mounts_a_volume_of_one_node_is_put_on_one_node(example: str) -> None:
+    on_it = {}
+    for name, metadata, spec in pods(rendered(example)):
+        if any("persistentVolumeClaim" in volume for volume in spec.get("volumes", [])):
+            (term,) = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+            assert term["labelSelector"]["matchLabels"].items() <= metadata["labels"].items()
+            on_it[name] = term["topologyKey"]
+
+    assert set(on_it.values()) == {"kubernetes.io/hostname"}
+    assert len(on_it) == {"trial": 4, "hpa": 2}[example]
+
+
+def test_a_gpu_worker_is_given_its_gpu_and_one_without_measures_on_the_cpu() -> None:
+    a10 = container(component(rendered("production"), "gpu-a10"))
+    mig = component(rendered("production"), "gpu-mig")
+    plain = container(component(rendered("trial"), GPU))
+    device = {c["name"]: c.get("value") for c in a10["env"]}["GATE_DEVICE"]
+
+    assert (a10["resources"]["limits"]["nvidia.com/gpu"], device) == (1, "cuda")
+    assert container(mig)["resources"]["limits"]["nvidia.com/mig-3g.40gb"] == 1
+    assert mig["runtimeClassName"] == "nvidia"
+    assert not any("nvidia" in name for name in plain["resources"]["limits"])
+    assert {c["name"]: c.get("value") for c in plain["env"]}["GATE_DEVICE"] == "cpu"
+
+
+@each_example
+def test_only_cpu_workers_are_given_the_signing_key(example: str) -> None:
+    holders = set()
+    for name, spec in ours(example):
+        for volume in spec["volumes"]:
+            if any(item["key"] == "signing-key.pem" for item in volume.get("secret", {}).get("items", [])):
+                holders.add(name.rpartition("-")[2])
+
+    assert holders == {CPU}
+
+
+def test_the_list_of_bases_that_the_job_is_given_is_one_that_the_command_reads(tmp_path: Path) -> None:
+    text = of_kind(rendered("production"), "ConfigMap")["gate-basin-gate-bases"]["data"]["bases.yaml"]
+    (tmp_path / "bases.yaml").write_text(text)
+    (base,) = read_wanted(tmp_path / "bases.yaml")
+
+    assert (base.name, base.source, base.suite) == (
+        "support-base",
+        "models:/support-base/1",
+        "/etc/basin-gate/suites/support",
+    )
+    mounts = container(component(rendered("production"), "onboarding"))["volumeMounts"]
+    assert base.suite in {mount["mountPath"] for mount in mounts}
+
+
+def test_another_list_of_bases_is_another_job_and_the_same_is_the_same() -> None:
+    (first,) = of_kind(rendered("existing"), "Job")
+    (again,) = of_kind(rendered("existing", "--set", "api.replicas=3"), "Job")
+    (other,) = of_kind(rendered("existing", "--set", "bases[0].references={another}"), "Job")
+
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    "change", ["policies.support\\.yaml=other", "suites.support.refunds\\.jsonl=other", "settings.GATE_MAX_ATTEMPTS=5"]
+)
+def test_pods_are_replaced_when_what_they_read_at_their_start_has_changed(change: str) -> None:
+    before = {name: metadata.get("annotations") for name, metadata, _ in pods(rendered("production"))}
+    after = {name: metadata.get("annotations") for name, metadata, _ in pods(rendered("production", "--set", change))}
+
+    for name in before.keys() & after.keys():
+        if not name.endswith("-test"):
+            assert before[name] != after[name], name
+
+
+def test_the_test_that_helm_runs_compiles() -> None:
+    (pod,) = of_kind(rendered("production"), "Pod").values()
+    script = container(pod["spec"])["args"][0]
+
+    compile(script, "smoke", "exec")
+    assert yaml.safe_load(yaml.safe_dump(script)) == script
