@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from gate.adapters.logs import configure_logging
 from gate.check.command import check
-from gate.client import GateClient, path
 from gate.doctor.command import doctor
 from gate.domain.errors import GateError, InvalidInput, Unavailable
+from gate.export import export
+from gate.look.command import diff, ls, show, watch
 from gate.settings import settings
 
 app = typer.Typer(
@@ -36,6 +36,9 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(ledger_app, name="ledger")
 app.command("check")(check)
 app.command("doctor")(doctor)
+for look in (ls, show, watch, diff):
+    app.command(look.__name__)(look)
+app.command("export")(export)
 
 out = Console()
 err = Console(stderr=True)
@@ -176,40 +179,22 @@ def generate(
 
 
 @policy_app.command()
-def lint(path: Annotated[Path, typer.Argument(help="Policy file or folder.")]) -> None:
+def lint(
+    path: Annotated[Path, typer.Argument(help="Policy file or folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Check policies as the service would load them; says file, line, expected, found, fix."""
     from gate.adapters.policy_files import load_policies
 
-    for policy in load_policies(path).policies:
+    policies = load_policies(path).policies
+    if as_json:
+        rows = [{"digest": policy.digest, **policy.model_dump(mode="json")} for policy in policies]
+        sys.stdout.write(json.dumps({"policies": rows}, indent=2, ensure_ascii=False) + "\n")
+        return
+    for policy in policies:
         out.print(
             f"{policy.name}: {len(policy.rules)} rules, {policy.enforcement}, sha256 {policy.digest}", soft_wrap=True
         )
-
-
-@app.command("ls")
-def list_evaluations(
-    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List evaluations, newest first."""
-    rows = GateClient(settings().public_url).get(f"/v1/evaluations?limit={limit}")
-    if as_json:
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
-        return
-    table = Table("version", "state", "verdict", "reason")
-    for row in rows["evaluations"]:
-        table.add_row(f"{row['name']}/{row['version']}", row["state"], row["outcome"] or "", row["reason"] or "")
-    out.print(table)
-
-
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="Registered model.")],
-    number: Annotated[str, typer.Argument(metavar="VERSION", help="Its version number.")],
-) -> None:
-    """Show the verdict of one version as JSON."""
-    found = GateClient(settings().public_url).get(path("v1", "verdicts", name, number))
-    sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The bench's commands, joined to ``basin-gate`` through an entry point: assess, base, demo."""
 
+import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,9 +131,13 @@ def apply_bases(
 
 
 @base_app.command("ls")
-def list_bases() -> None:
+def list_bases(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the onboarded bases."""
-    for base in build_ledger(settings()).bases():
+    bases = build_ledger(settings()).bases()
+    if as_json:
+        sys.stdout.write(json.dumps({"bases": [b.model_dump(mode="json") for b in bases]}, indent=2) + "\n")
+        return
+    for base in bases:
         sys.stdout.write(f"{base.name}\t{base.digest}\t{base.suite}\t{base.source}\n")
 
 

@@ -47,7 +47,7 @@ def scatter(rows: Sequence[FleetRow]) -> Markup | None:
     if not known:
         return None
     across = FromZero(NEAREST, max(2.0, *(p for p, _, _ in known)), LEFT + 10, LEFT + 40, WIDTH - RIGHT)
-    up = Linear(min(-0.25, *(c for _, c, _ in known)), 0.1, HEIGHT - BOTTOM, TOP)
+    up = Linear(min(-0.25, *(c for _, c, _ in known)) - 0.06, 0.1, HEIGHT - BOTTOM, TOP)
     marks = [_mark(across(max(p, NEAREST) if p > 0 else 0), up(c), r) for p, c, r in known]
     label = f"{len(known)} fine-tunes by their distance from the base and the largest loss of score among their capabilities"
     return picture(WIDTH, HEIGHT, label, *_axes(across, up), *marks)

@@ -1,0 +1,1 @@
+"""The command line's windows on a running gate: ls, show, watch, diff."""

@@ -1,0 +1,106 @@
+"""Evaluations and verdicts as lines of a terminal. What others wrote is made inert and never read as markup."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from gate.domain.verdict import Finding, Outcome, Result, Verdict
+from gate.look.comparing import Change, Comparison
+from gate.pages.inert import inert
+from gate.pages.numbers import ABSENT, interval
+from gate.pages.rules import CONSEQUENCES, WORDS, limit_of
+from gate.pages.wording import MARKS, NEXT, TITLES
+
+COLOURS = {"approved": "green", "blocked": "red", "needs_review": "yellow", "error": "magenta"}
+RESULT_COLOURS = {Result.PASS: "green", Result.FAIL: "red", Result.INCONCLUSIVE: "yellow", Result.MISSING: "yellow"}
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Evaluations as a table for people."""
+    made = Table("version", "state", "progress", "verdict", "why", box=None, pad_edge=False, header_style="dim")
+    made.columns[4].overflow = "fold"
+    for row in rows:
+        outcome = row["outcome"]
+        word = f"{MARKS[outcome]} {outcome.replace('_', ' ')}" if outcome else ""
+        made.add_row(
+            Text(inert(f"{row['name']}/{row['version']}", 60)),
+            Text(row["state"]),
+            Text("" if outcome else f"{100 * row['progress']:.0f} %"),
+            Text(word, COLOURS.get(outcome or "", "")),
+            Text(inert(row["reason"] or row["stage"] or "", 160)),
+        )
+    return made
+
+
+def lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Evaluations as tab-separated lines: version, state, outcome, stage, progress from 0 to 1, reason."""
+    for row in rows:
+        cells = (
+            f"{row['name']}/{row['version']}",
+            row["state"],
+            row["outcome"] or "",
+            row["stage"],
+            f"{row['progress']:.2f}",
+        )
+        yield "\t".join(inert(cell, 2000) for cell in (*cells, row["reason"] or ""))
+
+
+def verdict_lines(document: Mapping[str, Any], gate: str) -> Iterator[Text]:
+    """A verdict: outcome and reason first, then what did not pass, then where to read on."""
+    verdict = Verdict.model_validate(document["verdict"])
+    row = document["evaluation"]
+    yield _headline(verdict.outcome, f"{row['name']} version {row['version']}")
+    yield Text(inert(verdict.reason, 2000))
+    yield Text(NEXT[verdict.outcome], "dim")
+    for error in verdict.errors:
+        yield Text(f"  ! {inert(error, 600)}", "magenta")
+    for found in verdict.defects:
+        yield Text(f"  ✕ {found.defect.code}: {inert(found.defect.message, 600)} ({found.enforcement})", "red")
+    for finding in verdict.findings:
+        if finding.result is not Result.PASS:
+            yield _finding(finding)
+    passed = sum(f.result is Result.PASS for f in verdict.findings)
+    yield Text(f"  ✓ {passed} of {len(verdict.findings)} checks pass", "green")
+    yield Text(f"report  {gate}/evaluations/{row['key']}/report", "dim")
+
+
+def changes(comparison: Comparison, one: str, other: str) -> Iterator[Text]:
+    """Two verdicts compared: outcomes, cautions, then every rule, those that turned first."""
+    yield _headline(comparison.one.outcome, f"version {inert(one, 20)}")
+    yield _headline(comparison.other.outcome, f"version {inert(other, 20)}")
+    for caution in comparison.cautions:
+        yield Text(f"note: {caution}", "yellow")
+    turned = [change for change in comparison.changes if change.turned]
+    yield Text(f"{len(turned)} of {len(comparison.changes)} checks came out otherwise")
+    for change in comparison.changes:
+        yield _change(change)
+
+
+def _headline(outcome: Outcome, subject: str) -> Text:
+    return Text(f"{MARKS[outcome]} {TITLES[outcome]}: {inert(subject, 200)}", f"bold {COLOURS[outcome]}")
+
+
+def _finding(finding: Finding) -> Text:
+    word = f"{WORDS[finding.result]}, {CONSEQUENCES[finding.enforcement]}"
+    text = Text(f"  ✕ {inert(finding.rule, 80)} ({word}): ", RESULT_COLOURS[finding.result])
+    return text.append(inert(finding.sentence, 600), "default")
+
+
+def _change(change: Change) -> Text:
+    about = inert(f"{change.rule} {change.capability or ''}", 80).strip()
+    known = [finding for finding in (change.one, change.other) if finding is not None]
+    text = Text(f"{'→' if change.turned else ' '} {about}  ", "bold" if change.turned else "")
+    _side(text, change.one)
+    text.append("  →  ")
+    _side(text, change.other)
+    return text.append(f"  ({limit_of(known[-1])})", "dim")
+
+
+def _side(text: Text, finding: Finding | None) -> None:
+    if finding is None:
+        text.append("not asked", "dim")
+    else:
+        number = interval(finding.estimate, least=2) if finding.estimate else ABSENT
+        text.append(f"{WORDS[finding.result]} {number}", RESULT_COLOURS[finding.result])
