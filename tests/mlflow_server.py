@@ -26,12 +26,18 @@ class MlflowServer:
     """``start`` returns when it answers; ``stop`` ends its whole process group; it can be started again."""
 
     def __init__(
-        self, folder: Path, *, registry_uri: str | None = None, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        registry_uri: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        workers: int = 1,
     ) -> None:
         self.folder = folder
         self.uri = f"http://127.0.0.1:{free_port()}"
         self.database = f"sqlite:///{folder}/mlflow.db"
         self._registry_uri = registry_uri or self.database
+        self._workers = workers
         self._environment = {
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
@@ -75,7 +81,18 @@ class MlflowServer:
     def _command(self) -> list[str]:
         host, port = self.uri.removeprefix("http://").split(":")
         return [
-            *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", port, "--workers", "1"),
+            *(
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                host,
+                "--port",
+                port,
+                "--workers",
+                str(self._workers),
+            ),
             *("--backend-store-uri", self.database, "--registry-store-uri", self._registry_uri),
             *("--artifacts-destination", str(self.folder / "artifacts")),
         ]

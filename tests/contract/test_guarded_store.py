@@ -1,7 +1,7 @@
 """The guarded store on real databases, in this process: configuration, rotation, dry run, tags."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import flask
@@ -218,3 +218,56 @@ def test_with_workspaces_on_the_workspace_store_is_guarded(database: str, monkey
     monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
 
     assert isinstance(guarded_store(database), GuardedWorkspaceStore)
+
+
+PLACES = {
+    "alias": lambda store, name: store.set_registered_model_alias(name, "champion", "2"),
+    "alias in another case": lambda store, name: store.set_registered_model_alias(name, "CHAMPION", "2"),
+    "alias with accents": lambda store, name: store.set_registered_model_alias(name, "chämpiön", "2"),
+    "alias in full width": lambda store, name: store.set_registered_model_alias(name, "ｃｈａｍｐｉｏｎ", "2"),
+    "alias on a number with a zero": lambda store, name: store.set_registered_model_alias(name, "champion", "02"),
+    "stage": lambda store, name: store.transition_model_version_stage(name, "2", "production", False),
+    "stage, the approved one archived": lambda store, name: store.transition_model_version_stage(
+        name, "2", "Production", True
+    ),
+    "copy": lambda store, name: store.create_model_version("prod.llm", f"models:/{name}/2"),
+    "anything": lambda store, name: store.create_model_version("prod.llm", "s3://bucket/evil"),
+    "rename onto": lambda store, name: store.rename_registered_model(f"{name} other", "Prod.LLM"),
+    "rename away": lambda store, name: store.rename_registered_model(name, "elsewhere"),
+}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def evaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardMixin]:
+    """A guarded store on either database, a model with an approved champion and an unapproved version 2 in it."""
+    folder = tmp_path_factory.mktemp("evaded")
+    private, public = a_key(folder)
+    policy = folder / "policy.yaml"
+    policy.write_text(
+        DEFAULT.read_text().replace("stages: [Production]", "stages: [Production]\n  registered_models: [prod.llm]")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GATE_TRUSTED_KEYS_FILE", str(public))
+        patch.setenv("GATE_POLICIES", str(policy))
+        url = f"sqlite:///{folder}/registry.db"
+        if request.param == "postgresql":
+            url = request.getfixturevalue("postgres").empty_database()
+        made = guarded_store(f"gate+{url}")
+        attest(made, "evaded", an_attestation(private, register(made, "evaded")))
+        made.create_model_version("evaded", "s3://bucket/bad")
+        made.set_registered_model_alias("evaded", "champion", "1")
+        for name in ("prod.llm", "evaded other"):
+            made.create_registered_model(name)
+        yield made
+        made._dispose_engine()
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_each_way_to_promote_is_refused_on_either_database(evaded: GuardMixin, name: str) -> None:
+    with pytest.raises(MlflowException, match=r"^\[basin-gate\] .* is refused: ") as refused:
+        PLACES[name](evaded, "evaded")
+
+    assert refused.value.get_http_status_code() == 403
+    assert evaded.get_registered_model("evaded").aliases == {"champion": 1}
+    assert {v.current_stage for v in evaded.get_latest_versions("evaded")} == {"None"}
+    assert not evaded.get_latest_versions("prod.llm")

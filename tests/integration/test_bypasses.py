@@ -1,7 +1,5 @@
-"""Aliases moved around the gate: seen, told, and by policy undone; at last in a real MLflow server's own database."""
+"""Promotions made around the gate: seen, told, and by policy undone, whatever the order of things."""
 
-import json
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,19 +9,14 @@ from typing import Any
 import pytest
 from approvals import a_key, an_attestation
 from builders import a_verdict, a_version, an_evidence
-from fakes import FakeClock, FakeQueue, FakeRegistry
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow_server import MlflowServer
+from fakes import FakeClock, FakeRegistry
 
 from gate.adapters.ledger_statistics import REVERTS
 from gate.adapters.metrics import DispatcherMetrics
-from gate.adapters.mlflow_registry import MlflowRegistry
-from gate.adapters.policy_files import DEFAULT, load_policies
+from gate.adapters.policy_files import load_policies
 from gate.adapters.signing import Verifier
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.adapters.standing import Standing
-from gate.dispatcher import Dispatcher
 from gate.dispatcher.promotions import PromotionWatch
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION
@@ -33,7 +26,6 @@ from gate.domain.jobs import inspect_key, judge_key
 from gate.domain.policy import PolicySet
 from gate.domain.verdict import Outcome
 from gate.ports import JobRequest, Ledger
-from gate.settings import Settings
 
 
 def judge(
@@ -253,59 +245,3 @@ def test_artifacts_that_no_longer_look_as_judged_are_told_once(watched):
     assert seen == [0, 1, 1, 1, 1]
     assert watched.events() == ["artifacts changed after the verdict"] * 3
     assert watched.registry.pointers == {("my-llm", "champion"): "3"}
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MlflowServer, Path, Path]]:
-    """A server with the guard, its policy (``on_bypass: restore``) and the gate's private key."""
-    folder = tmp_path_factory.mktemp("bypassed")
-    private, public = a_key(folder)
-    policy = folder / "policy.yaml"
-    policy.write_text(DEFAULT.read_text().replace("on_bypass: alert", "on_bypass: restore"))
-    server = MlflowServer(
-        folder,
-        registry_uri=f"gate+sqlite:///{folder}/mlflow.db",
-        environment={"GATE_TRUSTED_KEYS_FILE": str(public), "GATE_POLICIES": str(policy)},
-    )
-    server.start()
-    yield server, policy, private
-    server.stop()
-
-
-def test_a_row_changed_in_mlflows_own_database_is_put_back_within_one_sweep(guarded, tmp_path):
-    server, policy, private = guarded
-    ledger_url = f"sqlite:///{tmp_path}/ledger.db"
-    migrate(ledger_url)
-    ledger, policies, clock = SqlLedger(ledger_url), load_policies(policy), FakeClock(time.time())
-    settings = Settings(mlflow_tracking_uri=server.uri, webhook_secrets=None, reconcile_every_s=15)
-    registry = MlflowRegistry(settings)
-    dispatcher = Dispatcher(ledger, FakeQueue(), registry, policies, settings, clock=clock)
-    client = MlflowClient(server.uri, server.uri)
-    name = "hôtel ✓"
-    client.create_registered_model(name)
-    for number in ("1", "2"):
-        client.create_model_version(name, f"s3://bucket/{number}")
-    approved = registry.version(name, "1")
-    summary = json.loads(an_attestation(private, approved.identity))
-    judge(ledger, policies, approved, clock(), summary=summary)
-    dispatcher.step()
-    client.set_registered_model_alias(name, "champion", "1")
-    clock.now += 16
-    dispatcher.step()
-    with pytest.raises(MlflowException, match="has no verdict yet"):
-        client.set_registered_model_alias(name, "champion", "2")
-    with sqlite3.connect(server.folder / "mlflow.db") as database:
-        moved = database.execute(
-            "update registered_model_aliases set version = 2 where name = ? and alias = 'champion'", (name,)
-        )
-        assert moved.rowcount == 1
-        database.execute(
-            "insert into registered_model_aliases (workspace, name, alias, version) select workspace, name, 'production', 2 "
-            "from registered_model_aliases where name = ? and alias = 'champion'",
-            (name,),
-        )
-    assert client.get_registered_model(name).aliases == {"approved": "1", "champion": "2", "production": "2"}
-    clock.now += 16
-    dispatcher.step()
-    assert client.get_registered_model(name).aliases == {"approved": "1", "champion": "1"}
-    ledger.close()
