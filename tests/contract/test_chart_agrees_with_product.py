@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,29 @@ import typer
 import yaml
 from api_stand import a_stand
 from cryptography import x509
-from rendered_chart import CHART, EXAMPLES, NAMESPACE, Manifest, component, container, of_kind, pods, rendered
+from rendered_chart import (
+    CHART,
+    EXAMPLES,
+    NAMESPACE,
+    ROOT,
+    Manifest,
+    component,
+    container,
+    of_kind,
+    pods,
+    rendered,
+    template,
+)
 from typer.core import TyperGroup
 
+from gate.adapters.celery_queue import celery_app
+from gate.adapters.policy_files import load_policies
 from gate.cli import app
 from gate.domain.jobs import QUEUES
 from gate.settings import Settings
 from tasks.bases import read_wanted
 from tasks.cli import register
+from tasks.suites import load_suite
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "admission"
 SETTINGS = {f"GATE_{name.upper()}" for name in Settings.model_fields}
@@ -246,3 +262,30 @@ def test_the_test_that_helm_runs_compiles() -> None:
 
     compile(script, "smoke", "exec")
     assert yaml.safe_load(yaml.safe_dump(script)) == script
+
+
+def test_the_values_that_the_documentation_begins_with_are_accepted(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "howto" / "install-on-kubernetes.md").read_text()
+    (shown,) = re.findall(r"^```yaml values\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "values.yaml").write_text(shown)
+    observe = ("--set-file", f"policies.observe\\.yaml={ROOT / 'policies' / 'observe.yaml'}")
+    done = template("--values", tmp_path / "values.yaml", *observe)
+    manifests = [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+    assert done.returncode == 0, done.stderr
+    policy = of_kind(manifests, "ConfigMap")["gate-basin-gate-policies"]["data"]["observe.yaml"]
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "observe.yaml").write_text(policy)
+    assert load_policies(tmp_path / "policies").policies
+    for file, text in of_kind(manifests, "ConfigMap")["gate-basin-gate-suite-support"]["data"].items():
+        (tmp_path / file).write_text(text)
+    assert load_suite(tmp_path).name == "support"
+
+
+def test_the_broker_that_celery_understands_is_the_one_that_was_meant() -> None:
+    settings = of_kind(rendered("production"), "ConfigMap")["gate-basin-gate-settings"]["data"]
+    connection = celery_app(settings["GATE_BROKER_URL"]).connection_for_write()
+
+    assert (connection.hostname, connection.port) == ("redis.example.org", 6380)
+    assert connection.ssl["ssl_cert_reqs"] is ssl.CERT_REQUIRED
+    assert connection.ssl["ssl_ca_certs"] == "/etc/basin-gate/redis-ca/ca.crt"
