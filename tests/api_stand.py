@@ -22,6 +22,7 @@ from gate.api.app import create_app
 from gate.api.door import Door
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.evaluation import EvaluationRequest
+from gate.domain.evidence import Evidence
 from gate.domain.jobs import inspect_key, judge_key
 from gate.domain.verdict import Outcome, Verdict
 
@@ -67,15 +68,21 @@ def a_stand(tmp_path: Path, kind: type[SqlLedger] = SqlLedger) -> Stand:
     return Stand(TestClient(create_app(door), raise_server_exceptions=False), ledger, registry, clock, door)
 
 
-def judged(stand: Stand, version: ModelVersion, *, projected: bool = True, **changes: object) -> str:
-    """An ended evaluation of the version with this verdict, written to the registry; its key."""
+def judged(
+    stand: Stand, version: ModelVersion, *, projected: bool = True, evidence: Evidence | None = None, **changes: object
+) -> str:
+    """An ended evaluation of the version with this verdict (on this evidence), written to the registry; its key."""
     policy = stand.door.policies.policies[0]
     request = EvaluationRequest.of(version, policy.name, policy.digest)
     stand.ledger.request_evaluation(request, stand.clock())
-    stand.ledger.finish(stand.ledger.claim(inspect_key(request.key), "w", 60, stand.clock()), stand.clock())
+    inspect = stand.ledger.claim(inspect_key(request.key), "w", 60, stand.clock())
+    if evidence is not None:
+        stand.ledger.save_evidence(inspect, evidence, stand.clock())
+        stand.ledger.note(request.key, stand.clock(), evidence_key=evidence.key)
+    stand.ledger.finish(inspect, stand.clock())
     claim = stand.ledger.claim(judge_key(request.key), "w", 60, stand.clock())
     given = {"subject": version.identity, "expires_at": int(stand.clock()) + 1000, "outcome": Outcome.APPROVED}
-    verdict: Verdict = a_verdict(**(given | changes))
+    verdict: Verdict = a_verdict(evidence, **(given | changes))
     stand.ledger.save_verdict(claim, request.key, verdict, {"summary": {"payload": ""}}, stand.clock())
     stand.ledger.finish(claim, stand.clock())
     for item in stand.ledger.outbox(stand.clock()) if projected else ():

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from gate import bootstrap
 from gate.adapters.ledger_metrics import LedgerCollector
 from gate.adapters.metrics import Metrics
-from gate.api import admission, backlog, dashboard, evaluations, probes, promotions, verdicts, webhooks
+from gate.api import admission, backlog, dashboard, evaluations, exports, probes, promotions, verdicts, webhooks
 from gate.api.door import Door
 from gate.api.problems import answer_problems
 from gate.domain.errors import InvalidInput
@@ -30,7 +30,7 @@ def create_app(door: Door) -> FastAPI:
     ledger, now = door.ledger, door.clock
     door.metrics.registry.register(LedgerCollector(lambda: ledger.backlog(now()), lambda: ledger.statistics(now())))
     answer_problems(app)
-    for part in (webhooks, evaluations, verdicts, promotions, admission, backlog, probes):
+    for part in (webhooks, evaluations, verdicts, exports, promotions, admission, backlog, probes):
         app.include_router(part.router)
     app.include_router(dashboard.router)
     app.include_router(dashboard.public)

@@ -13,6 +13,7 @@ from gate.domain.errors import NotFound
 from gate.domain.evidence import Evidence, canonical_json
 from gate.domain.policy import Policy
 from gate.domain.verdict import Verdict
+from gate.pages.bom import base_of, bill_of_materials
 from gate.pages.html_report import failure, html
 from gate.pages.plots import pictures
 from gate.pages.report import markdown, text
@@ -100,6 +101,7 @@ class Projector:
             "report.md": markdown(verdict, evidence, subject, tuple(shown)).encode(),
             "evidence.json": evidence.model_dump_json(indent=2).encode(),
             "verdict.json": verdict.model_dump_json(indent=2).encode(),
+            "bom.cdx.json": self._bom(row, verdict, evidence),
             **{f"attestations/{name}.dsse.json": canonical_json(each) for name, each in envelopes.items()},
             **shown,
         }
@@ -116,6 +118,10 @@ class Projector:
                 artifacts=artifacts,
             ),
         )
+
+    def _bom(self, row: EvaluationRow, verdict: Verdict, evidence: Evidence) -> bytes:
+        base = base_of(evidence, self.standing.ledger.bases())
+        return bill_of_materials(row.request.version, verdict, evidence, base, None)
 
     def _write_failure(self, row: EvaluationRow, version: ModelVersion) -> None:
         reason = row.reason or "the evaluation failed without saying why"

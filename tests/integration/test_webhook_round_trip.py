@@ -117,7 +117,7 @@ def test_a_registration_travels_to_the_ledger_and_its_verdict_back_to_mlflow(hou
     assert run.data.params["suite"] == "staged"
     assert run.data.metrics["retention/safety.upper"] == pytest.approx(0.03)
     artifacts = {a.path for a in house.client.list_artifacts(run.info.run_id)}
-    assert {"report.html", "report.md", "evidence.json", "verdict.json", "attestations"} <= artifacts
+    assert {"report.html", "report.md", "evidence.json", "verdict.json", "attestations", "bom.cdx.json"} <= artifacts
     assert house.evaluation(name).projected
 
 
