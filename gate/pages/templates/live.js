@@ -1,4 +1,4 @@
-// Keeps an evaluation's page up to date while it is measured. Without this script the page reloads itself.
+// Keeps a page up to date: an evaluation's by events, the queue's by loading it again. Without this script both reload.
 const live = document.querySelector("[data-events]");
 if (live) {
   const source = new EventSource(live.dataset.events);
@@ -12,4 +12,8 @@ if (live) {
     document.querySelectorAll("progress").forEach((each) => { each.value = now.percent; });
   });
   source.addEventListener("done", () => { source.close(); location.reload(); });
+}
+const renewed = document.querySelector("[data-renew]");
+if (renewed) {
+  setInterval(() => { if (!document.hidden) location.reload(); }, 1000 * renewed.dataset.renew);
 }
