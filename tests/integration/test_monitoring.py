@@ -1,5 +1,6 @@
 """A real Prometheus scrapes the running product: every documented series is there, and real faults are seen."""
 
+import json
 import re
 import sqlite3
 import time
@@ -23,6 +24,7 @@ GROUPS = yaml.safe_load(RULES.read_text())["groups"]
 EXPRESSIONS = {rule["alert"]: rule["expr"] for group in GROUPS for rule in group["rules"] if "alert" in rule}
 ABSENT_WITHOUT_AN_APPROVAL = {"gate_approval_expiry_timestamp_seconds"}
 STAGED = Path(__file__).parents[2] / "tasks" / "zoo" / "staged"
+DASHBOARD = RULES.with_name("dashboard.json")
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 Shorter = tuple[str, str] | None
 
@@ -95,6 +97,14 @@ def test_prometheus_evaluates_every_rule_without_an_error(watched: Watched) -> N
 
     until(lambda: all(rule["health"] != "unknown" for rule in rules()), rules)
     assert {rule["health"] for rule in rules()} == {"ok"}
+
+
+def test_every_query_of_the_dashboard_is_answered(watched: Watched) -> None:
+    panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if "targets" in panel]
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    answered = [e for e in expressions if watched.prometheus.ask(e.replace("$__rate_interval", "1m"))]
+    # What is a ratio of nothing yet, or absent without an approval, is answered with nothing.
+    assert len(answered) > 0.8 * len(expressions)
 
 
 def test_while_nothing_is_wrong_only_the_overdue_key_is_told(watched: Watched) -> None:
