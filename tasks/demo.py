@@ -184,7 +184,7 @@ class Demo:
     def report_url(self, run_id: str) -> str:
         """Where people see a verdict's run, report and pictures in the MLflow UI."""
         run = self.client.get_run(run_id)
-        return f"{self.stack.mlflow_uri}/#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/report.md"
+        return f"{self.stack.mlflow_uri}/#/experiments/{run.info.experiment_id}/runs/{run_id}/artifacts/report.html"
 
 
 def run_demo(model: str, state: Path | None, keep: bool, limit_s: float) -> int:

@@ -168,16 +168,17 @@ def _changes_range(evidence: Evidence, changes: Sequence[Estimate | None]) -> Ra
 
 def _kept(evidence: Evidence, capability: str, change: Estimate | None, over: Range) -> Kept:
     score, margin = evidence.find(Name.SCORE, capability), evidence.margins.get(capability)
+    least = decimals(change, Name.RETENTION, None if margin is None else -margin) if change else 2
     before = min(1.0, max(0.0, score.value - change.value)) if score and change else None
     return Kept(
         capability=capability,
         state=state(evidence, capability) if change else "unmeasured",
         before=ABSENT if before is None else f"{before:.2f}",
         after=interval(score, least=2),
-        change=interval(change, sign=True, least=2),
+        change=interval(change, sign=True, least=least),
         margin=ABSENT if margin is None else f"{margin:g}",
         control=interval(evidence.find(Name.RETENTION_RANDOM, capability), sign=True, least=2),
-        strip=change_strip(change, margin, over),
+        strip=change_strip(change, margin, over, least),
     )
 
 

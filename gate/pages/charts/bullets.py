@@ -52,11 +52,16 @@ def bullet(finding: Finding, over: Range) -> Markup | None:
 
 
 def _grounds(across: Linear, limit: float, *, above: bool) -> Iterator[Markup]:
-    """The allowed side and the other one."""
+    """The allowed side broad, the other one narrow: told apart without colour."""
     at = across(limit)
-    left, right = ("bad-ground", "good-ground") if above else ("good-ground", "bad-ground")
-    yield element("rect", x=across.start, y=4.0, width=at - across.start, height=HEIGHT - 8, class_=left)
-    yield element("rect", x=at, y=4.0, width=across.end - at, height=HEIGHT - 8, class_=right)
+    yield _ground(across.start, at, good=not above)
+    yield _ground(at, across.end, good=above)
+
+
+def _ground(start: float, end: float, *, good: bool) -> Markup:
+    inset = 3.0 if good else 8.0
+    class_ = "good-ground" if good else "bad-ground"
+    return element("rect", x=start, y=inset, width=end - start, height=HEIGHT - 2 * inset, class_=class_)
 
 
 def _measure(across: Linear, estimate: Estimate, result: str) -> Iterator[Markup]:
@@ -78,7 +83,7 @@ def _ends(across: Linear, estimate: Estimate) -> tuple[float, float]:
     return low, high
 
 
-def change_strip(change: Estimate | None, margin: float | None, over: Range) -> Markup | None:
+def change_strip(change: Estimate | None, margin: float | None, over: Range, least: int = 2) -> Markup | None:
     """A capability's change against the base on the axis all capabilities share: zero, margin, interval, point."""
     if change is None:
         return None
@@ -89,12 +94,12 @@ def change_strip(change: Estimate | None, margin: float | None, over: Range) -> 
     if margin is not None:
         at = across(-margin)
         parts += [
-            element("rect", x=across.start, y=4.0, width=at - across.start, height=HEIGHT - 8, class_="bad-ground"),
+            _ground(across.start, at, good=False),
             element("line", x1=at, x2=at, y1=1.0, y2=HEIGHT - 1, class_="limit"),
         ]
         result = "fail" if change.upper is not None and change.upper < -margin else "pass"
     parts += _measure(across, change, result)
-    label = f"change against the base {interval(change, sign=True, least=2)}, margin {margin if margin is not None else ABSENT}"
+    label = f"change against the base {interval(change, sign=True, least=least)}, margin {margin if margin is not None else ABSENT}"
     return picture(WIDTH, HEIGHT, label, *parts, class_="chart bullet")
 
 
