@@ -13,7 +13,7 @@ from gate.pages.charts.svg import ticks
 from gate.pages.html_report import failure, html
 from gate.pages.rendering import style
 
-VOID = {"meta", "br", "link", "input", "img"}
+VOID = {"meta", "br", "link", "input", "img", "col"}
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e\" onload='x' " + "A" * 1_000_000
 
 
