@@ -6,9 +6,10 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Timer
+from threading import Thread
 from xml.etree import ElementTree
 
 import pytest
@@ -19,6 +20,7 @@ from fastapi.testclient import TestClient
 
 from gate.check.command import check
 from gate.cli import main
+from gate.domain.checkpoint import ModelVersion
 from gate.domain.permission import Decision
 from gate.domain.policy import PolicySet
 from gate.domain.verdict import Outcome
@@ -76,11 +78,19 @@ def test_the_verdict_is_the_exit_status(run, stand, tmp_path, outcome, status, w
     assert json.loads((tmp_path / "g.sarif").read_text())["version"] == "2.1.0"
 
 
+def judged_once_asked(stand: Stand, version: ModelVersion) -> None:
+    asked = ("gate_promotion_questions_total", {"answer": "deny"})
+    deadline = time.monotonic() + 120
+    while not stand.door.metrics.registry.get_sample_value(*asked) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    judged(stand, version)
+
+
 def test_waiting_ends_when_the_verdict_is_in_mlflow_and_a_pipe_gets_a_line_per_change(stand):
     version = registered(stand)
     with served(stand) as url:
-        timer = Timer(8.0, lambda: judged(stand, version))
-        timer.start()
+        judge = Thread(target=judged_once_asked, args=(stand, version))
+        judge.start()
         ended = subprocess.run(
             (sys.executable, "-m", "gate", "check", f"models:/{MODEL}/7", "--wait", "--timeout", "120", "--json"),
             env=os.environ | {"GATE_PUBLIC_URL": url, "no_proxy": "*"},
@@ -88,7 +98,7 @@ def test_waiting_ends_when_the_verdict_is_in_mlflow_and_a_pipe_gets_a_line_per_c
             text=True,
             check=False,
         )
-        timer.join()
+        judge.join()
     answer = json.loads(ended.stdout)
     assert (ended.returncode, answer["decision"], answer["expires_at"]) == (0, "allowed", int(stand.clock()) + 1000)
     assert 1 <= len(ended.stderr.splitlines()) <= 3
