@@ -1,6 +1,7 @@
 """Running many checks at once, so that something that does not answer costs seconds and hides nothing else."""
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from gate.domain.examination import Check, Finding, unchecked
 
 LIMIT_S = 45.0
 """Longest that one check may take, in seconds."""
+CREDENTIALS = re.compile(r"(?<=//)[^/\s@]+@")
 
 
 def examined(checks: Sequence[Check], limit_s: float = LIMIT_S) -> tuple[Finding, ...]:
@@ -30,7 +32,13 @@ def examined(checks: Sequence[Check], limit_s: float = LIMIT_S) -> tuple[Finding
 
 
 def _examine(number: int, check: Check, ended: "queue.SimpleQueue[tuple[int, tuple[Finding, ...]]]") -> None:
-    ended.put((number, tuple(_findings(check))))
+    ended.put((number, tuple(_without_credentials(finding) for finding in _findings(check))))
+
+
+def _without_credentials(finding: Finding) -> Finding:
+    """Addresses stand in other people's errors, some with a user and a password in them."""
+    told = {name: CREDENTIALS.sub("", getattr(finding, name)) for name in ("found", "expected", "fix")}
+    return finding.model_copy(update=told)
 
 
 def _findings(check: Check) -> Iterable[Finding]:

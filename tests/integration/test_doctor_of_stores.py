@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from api_stand import Stand, a_stand
 from approvals import a_key
 from builders import a_checkpoint
@@ -160,6 +161,20 @@ def test_a_ledger_is_ok_only_where_its_tables_are_of_this_version(tmp_path):
     assert set(health(ledger(settings, time.time())).values()) == {Health.OK}
 
 
+def test_tables_that_were_never_made_or_are_of_another_version_are_told(database_url):
+    settings = Settings(database_url=database_url)
+    migrate(database_url)
+    assert set(health(ledger(settings, time.time())).values()) == {Health.OK}
+    opened = sa.create_engine(database_url)
+    with opened.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    assert "at 0001" in found(ledger(settings, time.time()))["ledger"].found
+    with opened.begin() as connection:
+        connection.execute(sa.text("DROP TABLE alembic_version"))
+    opened.dispose()
+    assert "ledger migrate" in found(ledger(settings, time.time()))["ledger"].fix
+
+
 def test_a_ledger_that_does_not_answer_is_told_without_its_password():
     settings = Settings(database_url="postgresql+psycopg://gate:secret-word@127.0.0.1:9/gate")
     (result,) = ledger(settings, time.time())
@@ -268,6 +283,18 @@ def test_a_host_that_drops_packets_costs_the_limit_once_and_hides_nothing():
     assert [each.health for each in result] == [Health.UNCHECKED, Health.UNCHECKED, Health.OK, Health.UNCHECKED]
     assert not ending.is_set()
     assert status(result) == 2
+
+
+def test_no_finding_tells_the_password_in_an_address():
+    settings = Settings(
+        mlflow_tracking_uri="http://gate:secret-word@127.0.0.1:9",
+        public_url="http://gate:secret-word@127.0.0.1:9",
+        broker_url="redis://:secret-word@127.0.0.1:9/0",
+        database_url="postgresql+psycopg://gate:secret-word@127.0.0.1:9/gate",
+    )
+    findings = examined(tuple(all_checks(settings)))
+    assert len([each for each in findings if "127.0.0.1:9" in each.found + each.expected]) >= 4
+    assert not [each for each in findings if "secret-word" in each.model_dump_json()]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """The answer to CI's question as JUnit XML and as SARIF, and the waiting for it."""
 
 import json
+from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from jsonschema import Draft4Validator
 from pydantic import ValidationError
+from rich.console import Console
 
 from gate.check.asking import OUTAGE_PATIENCE_S, Asker
-from gate.check.command import EXIT, told
+from gate.check.command import EXIT, _progress, told
 from gate.check.reports import junit, sarif
 from gate.client import GateClient
 from gate.domain.errors import NotFound, Unavailable
@@ -208,3 +210,19 @@ def test_a_version_that_does_not_exist_is_not_waited_for():
 def test_whatever_is_no_sound_answer_to_the_question_is_none(reply):
     with pytest.raises(Unavailable):
         Asker(Replies(reply)).ask(QUESTION)
+
+
+def test_on_a_terminal_the_wait_is_shown_on_one_line_that_goes_away():
+    screen = StringIO()
+    with _progress(Console(file=screen, force_terminal=True, width=200), QUESTION) as tell:
+        tell(an_answer(Decision.PENDING, state="measuring", stage="retention", progress=0.4))
+    assert "retention, 40 %" in screen.getvalue()
+    assert screen.getvalue().endswith("\x1b[2K")
+
+
+def test_in_a_log_the_wait_is_a_line_for_each_change(capsys):
+    with _progress(Console(file=StringIO()), QUESTION) as tell:
+        for stage, progress in (("", 0.0), ("", 0.0), ("retention", 0.4), ("retention", 0.5)):
+            tell(an_answer(Decision.PENDING, state="measuring", stage=stage, progress=progress))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.endswith("retention, 40 %") for line in lines] == [False, True]
