@@ -8,7 +8,6 @@ stopped. The tables are printed at the end, or from the file alone with ``--repo
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,10 +58,10 @@ KEPT = (
 )
 
 
-def candidates(quick: bool, first_seed: int) -> Iterator[tuple[Kind, int]]:
-    """Every kind with each of its seeds; no two kinds share one."""
+def candidates(quick: bool, first_seed: int, meant: str | None) -> Iterator[tuple[Kind, int]]:
+    """Every kind, or those meant so, with each of its seeds; no two kinds share one."""
     for place, kind in enumerate(KINDS):
-        if not quick or kind.name in QUICK_KINDS:
+        if (not quick or kind.name in QUICK_KINDS) and meant in (None, kind.meant):
             yield from ((kind, first_seed + SEEDS_APART * place + seed) for seed in range(1 if quick else kind.seeds))
 
 
@@ -166,6 +165,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder for the base's profile (default: beside OUT)")
     parser.add_argument("--first-seed", type=int, default=0, help="another number makes other candidates")
     parser.add_argument("--quick", action="store_true", help="three candidates and little measured: does it run?")
+    parser.add_argument("--meant", choices=("benign", "harmful"), help="half of the panel, to run two side by side")
     parser.add_argument("--report", action="store_true", help="only print the tables of OUT")
     arguments = parser.parse_args()
     if not arguments.report:
@@ -173,9 +173,7 @@ def main() -> None:
         cache = arguments.cache or arguments.out.with_suffix(".cache")
         with without_progress_bars():
             panel = Panel(arguments.quick, cache)
-            judge_all(panel, list(candidates(arguments.quick, arguments.first_seed)), arguments.out)
-        if arguments.quick:
-            shutil.rmtree(cache)
+            judge_all(panel, list(candidates(arguments.quick, arguments.first_seed, arguments.meant)), arguments.out)
     print(report(read_rows(arguments.out)))
 
 

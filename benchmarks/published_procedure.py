@@ -178,7 +178,9 @@ def cost_lines(evidence: Evidence, word: str, per_prompt: Mapping[str, float]) -
     for name in evidence.capabilities:
         kept, score = evidence.find(Name.RETENTION, name), evidence.find(Name.SCORE, name)
         if kept is not None and score is not None and kept.upper is not None and kept.lower is not None:
-            prompts[name] = prompts_for(kept.upper - kept.lower, score.value, alpha)
+            # Of scores that have degrees the number of texts is the same for both.
+            graded = kept.method is not None and "asymptotic" in kept.method
+            prompts[name] = kept.n if graded else prompts_for(kept.upper - kept.lower, score.value, alpha)
     ours = sum(cost.forwards for cost in evidence.costs)
     published = SCALES * sum(count * per_prompt[name] for name, count in prompts.items())
     points = VISAGE_POINTS * VISAGE_DIRECTIONS

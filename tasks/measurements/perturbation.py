@@ -22,6 +22,9 @@ from torch import Tensor, nn
 BLOCK = 1 << 20
 """Elements of noise made at once. Part of the noise's definition: changing it changes every draw."""
 
+SLICE = 1 << 15
+"""Elements set at once on a processor: they stay in its cache, and torch starts no threads for so few."""
+
 
 class WeightSource(Protocol):
     """Pristine weights by tensor name. A tied tensor may appear under one of its names or under all."""
@@ -155,16 +158,39 @@ def perturb(model: nn.Module, base: WeightSource, sigma: float, seed: int, draw:
         if not (isinstance(target, nn.Parameter) and target.is_floating_point()):
             target.data.copy_(pristine)
             continue
-        flat, source = target.data.view(-1), pristine.reshape(-1)
+        flat, source, mover = target.data.view(-1), pristine.reshape(-1), _Mover(target.device, sigma)
         for start, noise in _blocks(seed, _canonical(model, target), draw, flat.numel()):
-            part = slice(start, start + noise.numel())
-            before = source[part].to(flat.device, torch.float32)
-            flat[part] = torch.add(before, noise.to(flat.device), alpha=sigma).to(flat.dtype)
-            change = (flat[part].float() - before).double()
-            squared += float(torch.dot(change, change))
-            unchanged += int(torch.count_nonzero(change == 0))
+            for part in mover.slices(start, noise.numel()):
+                direction = noise[part.start - start : part.stop - start]
+                moved, kept = mover.move(flat[part], source[part], direction)
+                squared += moved
+                unchanged += kept
             parameters += noise.numel()
     return RealisedNoise(math.sqrt(squared / parameters), unchanged / parameters, parameters)
+
+
+class _Mover:
+    """Writes pristine + σ·direction slice by slice, in buffers that are kept: making them anew costs more than the sums."""
+
+    def __init__(self, device: torch.device, sigma: float) -> None:
+        self._sigma, self._size = sigma, SLICE if device.type == "cpu" else BLOCK
+        self._before, self._moved = (torch.empty(self._size, device=device) for _ in range(2))
+        self._change = torch.empty(self._size, device=device, dtype=torch.float64)
+
+    def slices(self, start: int, count: int) -> Iterator[slice]:
+        """Slices that cover ``count`` elements from ``start``."""
+        size = self._size
+        return (slice(at, min(at + size, start + count)) for at in range(start, start + count, size))
+
+    def move(self, target: Tensor, pristine: Tensor, direction: Tensor) -> tuple[float, int]:
+        """Sets a slice of the weights; returns the squared length of what the cast left, and how many stayed."""
+        count = target.numel()
+        before, moved, change = self._before[:count], self._moved[:count], self._change[:count]
+        before.copy_(pristine)
+        torch.add(before, direction.to(target.device), alpha=self._sigma, out=moved)
+        target.copy_(moved)
+        change.copy_(moved.copy_(target).sub_(before))
+        return float(torch.dot(change, change)), count - int(torch.count_nonzero(change))
 
 
 def along(model: nn.Module, base: WeightSource, delta: DeltaSource, t: float) -> None:
