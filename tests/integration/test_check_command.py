@@ -23,7 +23,9 @@ from gate.cli import main
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.permission import Decision
 from gate.domain.policy import PolicySet
+from gate.domain.revocation import Revocation
 from gate.domain.verdict import Outcome
+from gate.ports import SignedRevocation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "check-in-ci.md").read_text()
 DOCUMENTS = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)]
@@ -238,3 +240,15 @@ def test_the_pipelines_shown_call_the_command_as_it_is():
         command.make_context("check", shlex.split(line)[2:])
     assert len(asked) == 2
     assert github[-1]["run"].startswith("python promote.py")
+
+
+def test_a_revoked_approval_is_denied_with_the_reason(stand):
+    version = registered(stand)
+    judged(stand, version)
+    assert decided(stand)["decision"] == "allowed"
+    given = Revocation(
+        subject=version.identity, candidate_digest=None, reason="it leaks names", revoked_at=int(stand.clock())
+    )
+    stand.ledger.revoke([SignedRevocation(version, given, {})], "operator", stand.clock())
+    answer = decided(stand)
+    assert (answer["decision"], "it leaks names" in answer["reason"]) == ("denied", True)
