@@ -5,33 +5,33 @@ change what ``models:/name@alias`` or ``models:/name/Production`` resolves to. E
 version's row, the policies and the trusted public keys: no network, no private key. In doubt it refuses.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flask import g, has_request_context
+from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
 from mlflow.exceptions import MlflowException
 from mlflow.prompt.constants import _CLIENT_PROMPT_SOURCE_PLACEHOLDER, _STORE_PROMPT_SOURCE_PLACEHOLDER
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from mlflow.store.artifact.utils.models import _parse_model_uri
 from mlflow.store.model_registry.abstract_store import AbstractStore
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlModelVersionTag, SqlRegisteredModelAlias
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from mlflow.utils.validation import _validate_model_version
 from pydantic import ValidationError
 
-from gate.adapters.policy_files import DEFAULT, load_policies, select_policy
-from gate.adapters.revocations import KnownRevocations, listed, marked, opened
-from gate.adapters.signing import Verifier
-from gate.domain.attestation import PAYLOAD_TYPE, Summary, read_summary
+from gate.adapters.guard_metrics import tell
+from gate.adapters.policy_files import DEFAULT, select_policy
+from gate.adapters.rulebook import Rulebook
 from gate.domain.checkpoint import ModelVersion
-from gate.domain.enforcement import TAG_ATTESTATION, TAG_REVOKED, TAG_RUN
+from gate.domain.enforcement import TAG_REVOKED, TAG_RUN
 from gate.domain.errors import GateError
 from gate.domain.policy import Policy
-from gate.domain.probe import PROBE_ALIAS, GuardState, said
+from gate.domain.probe import PROBE_ALIAS, said
 from gate.domain.promotion import folded, is_reserved, protects_alias, protects_model, protects_stage
 from gate.settings import Settings
 
@@ -39,68 +39,8 @@ PREFIX = "gate+"
 PROMPT_SOURCES = (_CLIENT_PROMPT_SOURCE_PLACEHOLDER, _STORE_PROMPT_SOURCE_PLACEHOLDER)
 """Sources of prompts, which have no artifacts. The tag that says *prompt* proves nothing: anybody can set it."""
 COPIES_FOLLOWED = 8
-log = logging.getLogger("basin_gate.guard")
 
 Protects = Callable[[Policy], bool]
-
-
-class Rulebook:
-    """The policies and the trusted keys, as their files say; made anew when a file changes."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.policies = load_policies(settings.policies)
-        self.writers = frozenset(w.strip() for w in settings.guard_tag_writers.split(",") if w.strip())
-        self._current_only = settings.guard_current_policy_only
-        self._verifier, self._no_verifier = _verifier(settings.trusted_keys_file)
-        self._revocations = KnownRevocations()
-        if self._verifier and settings.revocations_file:
-            self._revocations = KnownRevocations(listed(self._verifier, settings.revocations_file))
-        self._summary = lru_cache(maxsize=4096)(self._open)
-
-    def refusal(self, version: ModelVersion, policy: Policy, now: int) -> str | None:
-        """Why this version's attestation is no approval under this policy, or ``None`` where it is one."""
-        envelope = version.tags.get(TAG_ATTESTATION)
-        if self._verifier is None:
-            return self._no_verifier
-        if revoked := self._revoked(version, None, now):
-            return revoked
-        if not envelope:
-            return f"it has no verdict yet (tag {TAG_ATTESTATION} is missing); wait for the gate or have it evaluated"
-        try:
-            summary = self._summary(envelope)
-        except GateError as error:
-            return f"its attestation is not valid: {error}"
-        revoked = self._revoked(version, summary.candidate_digest, now)
-        return revoked or self._other_policy(summary, policy) or summary.refusal(version.identity, now)
-
-    @property
-    def state(self) -> GuardState:
-        """What these rules go by, for whoever asks whether the guard is there."""
-        policies = {policy.name: policy.digest for policy in self.policies.policies}
-        return GuardState(policies=policies, keys=self._verifier.key_ids if self._verifier else ())
-
-    def is_for_good(self, mark: str | None, identity: str) -> bool:
-        """Whether a tag's value is this version's own revocation, signed by a trusted key."""
-        try:
-            return bool(self._verifier and mark and opened(self._verifier, mark).of(identity, None))
-        except GateError:
-            return False
-
-    def _revoked(self, version: ModelVersion, digest: str | None, now: int) -> str | None:
-        assert self._verifier is not None
-        mark = marked(self._verifier, version.tags.get(TAG_REVOKED), version.identity, digest)
-        return mark or self._revocations.refusal(version.identity, digest, now)
-
-    def _other_policy(self, summary: Summary, policy: Policy) -> str | None:
-        if summary.policy != policy.name:
-            return f"its verdict is by policy {summary.policy}, expected {policy.name}; have it evaluated by that one"
-        if self._current_only and summary.policy_digest != policy.digest:
-            return f"its verdict is by an earlier text of policy {policy.name}; have it evaluated again"
-        return None
-
-    def _open(self, envelope: str) -> Summary:
-        assert self._verifier is not None
-        return read_summary(self._verifier.open(envelope, PAYLOAD_TYPE))
 
 
 class Guard:
@@ -260,24 +200,39 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
             return None
 
     def _version(self, name: str, version: str) -> ModelVersion:
-        row = self.get_model_version(name, version)
-        return ModelVersion(
-            name=row.name,
-            version=str(row.version),
-            created_ms=row.creation_timestamp,
-            source=row.source or "",
-            run_id=row.run_id,
-            tags=row.tags,
-            aliases=tuple(row.aliases),
-            stage=row.current_stage,
-        )
+        """A version as its rows say. Columns are read, not MLflow's entities, which take five times as long."""
+        of = SqlModelVersion
+        columns = (of.name, of.version, of.creation_time, of.source, of.run_id, of.current_stage)
+        here = of.name == name, of.version == _validate_model_version(version), *self._get_workspace_clauses(of)
+        with self.ManagedSessionMaker() as session:
+            row = session.query(*columns).filter(*here, of.current_stage != STAGE_DELETED_INTERNAL).first()
+            if row is None:
+                self.get_model_version(name, version)  # raises, in MLflow's own words
+                raise MlflowException(f"Model Version (name={name}, version={version}) not found")
+            tags = self._beside(session, SqlModelVersionTag, row, SqlModelVersionTag.key, SqlModelVersionTag.value)
+            aliases = self._beside(session, SqlRegisteredModelAlias, row, SqlRegisteredModelAlias.alias)
+            return ModelVersion(
+                name=row.name,
+                version=str(row.version),
+                created_ms=row.creation_time,
+                source=row.source or "",
+                run_id=row.run_id,
+                tags=dict(tuple(tag) for tag in tags),
+                aliases=tuple(alias for (alias,) in aliases),
+                stage=row.current_stage,
+            )
+
+    def _beside(self, session: Any, table: Any, row: Any, *columns: Any) -> Any:
+        """What another table says of the version."""
+        of_it = table.name == row.name, table.version == row.version, *self._get_workspace_clauses(table)
+        return session.query(*columns).filter(*of_it).all()
 
     def _enforce(self, act: str, policy: Policy, why: str | None, version: ModelVersion | None = None) -> None:
         run = version.tags.get(TAG_RUN) if version else None
         if why is None:
             return
         if policy.enforcement == "dry_run":
-            log.warning("dry run of policy %s, would be refused: %s: %s", policy.name, act, why)
+            tell("would_refuse", "dry run of policy %s, would be refused: %s: %s", policy.name, act, why)
             return
         deny(act, f"{why} (evaluation run {_shown(run)})" if run else why)
 
@@ -318,18 +273,8 @@ def guarded_store(store_uri: str) -> GuardMixin:
 
 def deny(act: str, why: str) -> NoReturn:
     """Refuse with 403, which MLflow's clients do not retry and its UI shows as it is."""
-    log.warning("refused: %s: %s", act, why)
+    tell("refused", "refused: %s: %s", act, why)
     raise MlflowException(f"[basin-gate] {act[:1].upper()}{act[1:]} is refused: {why}", error_code=PERMISSION_DENIED)
-
-
-def _verifier(file: Path | None) -> tuple[Verifier | None, str]:
-    """The trusted keys, or why there are none: then nothing is approved, and each refusal says so."""
-    if file is None:
-        return None, "the MLflow server trusts no key; set GATE_TRUSTED_KEYS_FILE to the gate's public key"
-    try:
-        return Verifier.from_file(file), ""
-    except GateError as error:
-        return None, str(error)
 
 
 def _stamps(paths: Iterable[Path | None]) -> Iterator[object]:
