@@ -13,6 +13,7 @@ import typer
 from prometheus_client import CollectorRegistry, Metric
 from typer.core import TyperGroup
 
+from gate.adapters.guard_metrics import REFUSALS
 from gate.adapters.ledger_metrics import empty_ledger
 from gate.adapters.metrics import DispatcherMetrics, Metrics, WorkerMetrics
 from gate.api.app import create_app
@@ -95,9 +96,16 @@ def _exposed() -> Iterator[tuple[str, str, Sequence[Metric]]]:
     port = "on `GATE_METRICS_PORT`, where that is set."
     dispatcher = DispatcherMetrics().registry.collect()
     yield "Of a dispatcher", f"`/metrics` of the dispatcher, {port} {own}", _ours(dispatcher)
+    guard = "`/metrics` of MLflow, started with `--expose-prometheus` where `prometheus-flask-exporter` is installed."
+    yield "Of the guard inside MLflow", guard, _refusals()
     workers = CollectorRegistry()
     WorkerMetrics(workers)
     yield "Of a worker", f"`/metrics` of the process that runs the jobs, {port} {own}", _ours(workers.collect())
+
+
+def _refusals() -> Sequence[Metric]:
+    REFUSALS.labels("refused")
+    return list(REFUSALS.collect())
 
 
 def _ours(families: Iterable[Metric]) -> Sequence[Metric]:
