@@ -52,7 +52,8 @@ def show(name: Model, number: Number, as_json: AsJson = False) -> None:
         return
     console = Console()
     for line in verdict_lines(found, settings().public_url):
-        console.print(line, soft_wrap=True)
+        # A terminal is wrapped at words; a pipe gets each line whole.
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def watch(
@@ -86,7 +87,8 @@ def diff(
         return
     console = Console()
     for line in changes(found, one, other):
-        console.print(line, soft_wrap=True)
+        # A terminal is wrapped at words; a pipe gets each line whole.
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def client() -> GateClient:

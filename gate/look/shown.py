@@ -10,7 +10,7 @@ from gate.domain.verdict import Finding, Outcome, Result, Verdict
 from gate.look.comparing import Change, Comparison
 from gate.pages.inert import inert
 from gate.pages.numbers import ABSENT, interval
-from gate.pages.rules import CONSEQUENCES, WORDS, limit_of
+from gate.pages.rules import CONSEQUENCES, WORDS, is_idle, limit_of
 from gate.pages.wording import MARKS, NEXT, TITLES
 
 COLOURS = {"approved": "green", "blocked": "red", "needs_review": "yellow", "error": "magenta"}
@@ -58,11 +58,13 @@ def verdict_lines(document: Mapping[str, Any], gate: str) -> Iterator[Text]:
         yield Text(f"  ! {inert(error, 600)}", "magenta")
     for found in verdict.defects:
         yield Text(f"  ✕ {found.defect.code}: {inert(found.defect.message, 600)} ({found.enforcement})", "red")
-    for finding in verdict.findings:
+    looked_at = [finding for finding in verdict.findings if not is_idle(finding)]
+    for finding in looked_at:
         if finding.result is not Result.PASS:
             yield _finding(finding)
-    passed = sum(f.result is Result.PASS for f in verdict.findings)
-    yield Text(f"  ✓ {passed} of {len(verdict.findings)} checks pass", "green")
+    passed = sum(f.result is Result.PASS for f in looked_at)
+    yield Text(f"  ✓ {passed} of {len(looked_at)} checks pass", "green")
+    yield from _idle(f.rule for f in verdict.findings if is_idle(f))
     yield Text(f"report  {gate}/evaluations/{row['key']}/report", "dim")
 
 
@@ -72,10 +74,22 @@ def changes(comparison: Comparison, one: str, other: str) -> Iterator[Text]:
     yield _headline(comparison.other.outcome, f"version {inert(other, 20)}")
     for caution in comparison.cautions:
         yield Text(f"note: {caution}", "yellow")
-    turned = [change for change in comparison.changes if change.turned]
-    yield Text(f"{len(turned)} of {len(comparison.changes)} checks came out otherwise")
-    for change in comparison.changes:
+    shown = [change for change in comparison.changes if not _is_idle(change)]
+    yield Text(f"{sum(change.turned for change in shown)} of {len(shown)} checks came out otherwise")
+    for change in shown:
         yield _change(change)
+    yield from _idle(change.rule for change in comparison.changes if _is_idle(change))
+
+
+def _is_idle(change: Change) -> bool:
+    """Advice that had no number on one side: there is nothing to compare."""
+    return any(finding is not None and is_idle(finding) for finding in (change.one, change.other))
+
+
+def _idle(rules: Iterable[str]) -> Iterator[Text]:
+    named = ", ".join(dict.fromkeys(inert(rule, 80) for rule in rules))
+    if named:
+        yield Text(f"  – advice that had no number to go by: {named}", "dim")
 
 
 def _headline(outcome: Outcome, subject: str) -> Text:

@@ -65,7 +65,9 @@ def _axes(across: FromZero, up: Linear) -> Iterator[Markup]:
     edge = across(1.0)
     yield element("rect", x=edge, y=TOP, width=right - edge, height=bottom - TOP, class_="lost-ground")
     yield element("line", x1=edge, x2=edge, y1=TOP, y2=bottom, class_="edge")
-    yield element("text", "edge of the basin", x=edge - 6, y=(TOP + bottom) / 2, text_anchor="end", class_="tick edge-text")
+    yield element(
+        "text", "edge of the basin", x=edge - 6, y=(TOP + bottom) / 2, text_anchor="end", class_="tick edge-text"
+    )
     for value in ticks(up.low, up.high):
         y = up(value)
         yield element("line", x1=LEFT, x2=right, y1=y, y2=y, class_="zero" if value == 0 else "grid")

@@ -86,6 +86,10 @@ def html(verdict: Verdict, evidence: Evidence, subject: str) -> str:
         next=NEXT[verdict.outcome],
         tiles=tiles(evidence, verdict),
         panels=panels(evidence),
+        drawn={
+            "control": any(evidence.find(Name.RETENTION_RANDOM, c) for c in evidence.capabilities),
+            "line": any(curve.kind == "line" for curve in evidence.curves),
+        },
         distance=where(evidence),
         kept=kept(evidence),
         rules=rules(verdict),

@@ -6,6 +6,7 @@ import sys
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from builders import a_verdict
 
 from gate.adapters.database import Database
 from gate.adapters.ledger_tables import metadata
@@ -46,3 +47,29 @@ def test_sqlite_keeps_what_it_confirmed_through_a_power_cut(tmp_path: object) ->
     )
     assert (journal, synchronous) == ("wal", 2)
     database.close()
+
+
+def test_verdicts_from_before_a_migration_are_found_by_their_base_and_worst_change(database_url: str) -> None:
+    migrate(database_url)
+    database = Database(database_url)
+
+    def before(c: sa.Connection) -> None:
+        for change in (
+            "DROP INDEX evaluation_by_base",
+            "ALTER TABLE evaluation DROP COLUMN base_digest",
+            "ALTER TABLE evaluation DROP COLUMN worst_change",
+            "UPDATE alembic_version SET version_num = '0004'",
+        ):
+            c.execute(sa.text(change))
+        row = {"key": "k", "name": "n", "request": "{}", "created_at": 1.0, "updated_at": 1.0}
+        c.execute(sa.text("INSERT INTO evaluation (key, name, request, created_at, updated_at) VALUES (:key, :name, :request, :created_at, :updated_at)"), row)  # fmt: skip
+        body = a_verdict().model_dump_json()
+        c.execute(
+            sa.text("INSERT INTO verdict (key, body, envelope, saved_at) VALUES ('k', :body, '{}', 1)"), {"body": body}
+        )
+
+    database.write(before)
+    migrate(database_url)
+    row = database.read(lambda c: c.execute(sa.text("SELECT base_digest, worst_change FROM evaluation")).one())
+    database.close()
+    assert tuple(row) == ("b" * 64, -0.98)
