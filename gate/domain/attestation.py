@@ -24,6 +24,7 @@ VERIFIER: Final = "https://basin-gate.dev/verifier/v1"
 POLICIES = "https://basin-gate.dev/policies/"
 EXTENSION = "https://basin-gate.dev/verdict/v1"
 APPROVED_LEVEL = "BASIN_GATE_APPROVED"
+SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REASON_CHARACTERS = 1_000
 SUBJECT_BYTES = 36_000
 """The signed summary travels as a tag; MySQL gives one 65 535 bytes, and base64 makes three bytes four."""
@@ -89,6 +90,11 @@ class _SummaryStatement(_Document):
     predicate: _SummaryPredicate
 
 
+class _MeasurementPredicate(Frozen):
+    evidence: Evidence
+    verdict: Verdict
+
+
 class Summary(Frozen):
     """A read summary: what it speaks of, what was decided under which policy, and until when. Times are Unix seconds."""
 
@@ -148,8 +154,18 @@ def measurement_statement(evidence: Evidence, verdict: Verdict) -> dict[str, Any
         "_type": STATEMENT_TYPE,
         "subject": [s.model_dump(mode="json") for s in subjects],
         "predicateType": MEASUREMENT_TYPE,
-        "predicate": {"evidence": evidence.model_dump(mode="json"), "verdict": verdict.model_dump(mode="json")},
+        "predicate": _MeasurementPredicate(evidence=evidence, verdict=verdict).model_dump(mode="json"),
     }
+
+
+def summary_schema() -> dict[str, Any]:
+    """The JSON Schema of the statement that a version carries."""
+    return {"$schema": SCHEMA_DIALECT} | _SummaryStatement.model_json_schema(by_alias=True)
+
+
+def measurement_schema() -> dict[str, Any]:
+    """The JSON Schema of the measurement predicate: all that was measured, and the verdict on it."""
+    return {"$schema": SCHEMA_DIALECT} | _MeasurementPredicate.model_json_schema()
 
 
 def read_summary(payload: bytes) -> Summary:

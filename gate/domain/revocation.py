@@ -6,12 +6,12 @@ with a byte changed.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from gate.domain.attestation import instant, seconds
+from gate.domain.attestation import SCHEMA_DIALECT, instant, seconds
 from gate.domain.checkpoint import Frozen, Sha256
 from gate.domain.errors import InvalidInput
 from gate.domain.evidence import canonical_json
@@ -86,6 +86,11 @@ class _ListDocument(_Document):
     issued_at: Instant
     expires_at: Instant | None
     revoked: tuple[_Entry, ...] = Field(strict=False)
+
+
+def revocations_schema() -> dict[str, Any]:
+    """The JSON Schema of a list."""
+    return {"$schema": SCHEMA_DIALECT} | _ListDocument.model_json_schema(by_alias=True)
 
 
 def revocation_list(entries: Sequence[Revocation], issued_at: int, expires_at: int | None = None) -> bytes:
