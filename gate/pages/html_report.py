@@ -10,7 +10,7 @@ from markupsafe import Markup
 from gate.domain.evidence import MEANINGS, Estimate, Evidence, Name
 from gate.domain.sentences import decimals
 from gate.domain.verdict import Enforcement, Finding, Outcome, Result, Verdict
-from gate.pages.charts.basin import panels, state, where, worst_first
+from gate.pages.charts.basin import no_end, panels, state, where, worst_first
 from gate.pages.charts.bullets import Range, bullet, change_strip, share_bar, span
 from gate.pages.charts.heat import heat_map
 from gate.pages.numbers import ABSENT, compact, interval, percent, signed
@@ -143,7 +143,7 @@ def tiles(evidence: Evidence, verdict: Verdict) -> list[tuple[str, str, str]]:
 
 
 def _room(room: tuple[str, Estimate]) -> str:
-    return f"{'≥ ' if room[1].upper is None else ''}{compact(room[1].value)} ×"
+    return f"{'≥ ' if no_end(room[1]) else ''}{compact(room[1].value)} ×"
 
 
 def _about(found: tuple[str, Estimate] | None, meaning: str) -> str:

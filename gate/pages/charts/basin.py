@@ -115,8 +115,13 @@ def _caption(evidence: Evidence, capability: str) -> str:
 
 
 def _multiple(headroom: Estimate) -> str:
-    """Headroom in words: open above where even the last point tried was not certainly lost."""
-    return f"{'at least ' if headroom.upper is None else ''}{compact(headroom.value)} × its update"
+    """Headroom in words."""
+    return f"{'at least ' if no_end(headroom) else ''}{compact(headroom.value)} × its update"
+
+
+def no_end(headroom: Estimate) -> bool:
+    """Whether the farthest point tried was still certainly kept, so that the number is only a lower bound."""
+    return headroom.upper is None and headroom.lower == headroom.value
 
 
 def _ground(evidence: Evidence, capability: str, frame: _Frame) -> Iterator[Markup]:
@@ -172,13 +177,13 @@ def _drawn(points: Sequence[CurvePoint], start: float, unit: float, frame: _Fram
 
 
 def _headroom(evidence: Evidence, capability: str, rms: float, frame: _Frame) -> Iterator[Markup]:
-    """How much further along its own direction it could go: a bar over the plot, open where no end was found."""
+    """How much further along its own direction it could go: a bar over the plot, an arrow where no end was found."""
     room = evidence.find(Name.HEADROOM, capability)
     if room is None or rms <= 0:
         return
     start, end, y = frame.across(rms), frame.across(rms * max(0.0, 1 + room.value)), frame.up.end - 6
     yield element("line", x1=start, x2=end, y1=y, y2=y, class_="headroom")
-    tip = f"M{end - 4:.1f} {y - 4:.1f}l5 4l-5 4" if room.upper is None else f"M{end:.1f} {y - 4:.1f}v8"
+    tip = f"M{end - 4:.1f} {y - 4:.1f}l5 4l-5 4" if no_end(room) else f"M{end:.1f} {y - 4:.1f}v8"
     yield element("path", d=tip, class_="headroom")
 
 
