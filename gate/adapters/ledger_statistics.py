@@ -23,7 +23,6 @@ POSITIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0, 10.0)
 BYPASSES = {
     "promoted without approval": "unapproved",
     "promoted on an approval that was revoked": "revoked",
-    "promoted on an approval that was revoked": "revoked",
     "promoted on an approval that a later verdict withdrew": "withdrawn",
     "promoted on an approval that expired": "expired",
 }
