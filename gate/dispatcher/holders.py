@@ -4,7 +4,8 @@ A few pages of registered models are read at each sweep: a small registry as a w
 turns. What was seen to change is looked at in the same sweep; what stays as it was is looked at again in turns.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
+from math import ceil
 
 from gate.adapters.standing import Standing
 from gate.domain.promotion import Holding
@@ -28,7 +29,6 @@ class Holders:
         self._of: dict[str, tuple[Holding, ...]] = {}
         self._this_round: set[str] = set()
         self._cursor = ""
-        self._turn = 0
 
     def read(self) -> None:
         """Read the next pages. A model that is not met in a whole round is gone, or has another name."""
@@ -47,14 +47,14 @@ class Holders:
         for holdings in self._of.values():
             yield from holdings
 
-    def due(self, known: set[Holding]) -> Iterator[Holding]:
-        """What to look at now: the new ones, and those whose turn it is."""
-        held = list(self.held())
-        new = [each for each in held if each not in known]
-        yield from new[:NEW_AT_ONCE]
-        old = [each for each in held if each in known]
-        self._turn = (self._turn + 1) % TURNS
-        yield from old if len(old) <= ALL_AT_ONCE else old[self._turn :: TURNS]
+    def new(self, known: Container[Holding]) -> list[Holding]:
+        """Those never looked at, as many as one sweep can look at."""
+        return [each for each in self.held() if each not in known][:NEW_AT_ONCE]
+
+    @staticmethod
+    def again(known: Sequence[Holding]) -> Sequence[Holding]:
+        """Of those looked at before, in the order in which they were, the ones whose turn it is."""
+        return known if len(known) <= ALL_AT_ONCE else known[: ceil(len(known) / TURNS)]
 
     def _guards(self, held: Holding) -> bool:
         match held.kind:

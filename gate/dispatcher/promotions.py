@@ -1,5 +1,6 @@
 """Who holds the protected aliases and stages, compared with who may: kept in mind, reported, by policy undone."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,6 +63,7 @@ class PromotionWatch:
         verifier: Verifier | None = None,
         *,
         rehash_every_s: float = 0.0,
+        budget_s: float = math.inf,
     ) -> None:
         self._standing, self._registry, self._clock, self._verifier = standing, registry, clock, verifier
         self._holders = Holders(standing, registry)
@@ -70,19 +72,28 @@ class PromotionWatch:
         self._fingerprints = Fingerprints(standing, registry)
         self._reported: set[tuple[str, str, str]] = set()
         self._seen: dict[Holding, Seen] = {}
+        self._budget_s = budget_s
 
     def look(self) -> None:
         """One look: in order is kept in mind, drift is undone where it may be, what remains is counted and told once."""
         self._holders.read()
-        for held in self._holders.due(set(self._seen)):
-            seen = self._examined(held)
-            if seen is None:
-                self._seen.pop(held, None)
-            else:
-                self._seen[held] = seen
         present = set(self._holders.held())
         self._seen = {held: seen for held, seen in self._seen.items() if held in present}
+        again, until = self._holders.again(tuple(self._seen)), self._clock() + self._budget_s
+        for held in self._holders.new(self._seen):
+            self._see(held)
+        for held in again:
+            if self._clock() > until:
+                break
+            self._see(held)
         self._count()
+
+    def _see(self, held: Holding) -> None:
+        # Taken out and put in again: what was looked at longest ago comes first.
+        self._seen.pop(held, None)
+        seen = self._examined(held)
+        if seen is not None:
+            self._seen[held] = seen
 
     def _count(self) -> None:
         seen = self._seen.values()

@@ -19,6 +19,8 @@ from gate.settings import Settings
 
 PAGES_A_SWEEP = 5
 """Pages of 500 versions read at one sweep, besides those made lately: all of them in turns."""
+SHARE = 1 / 3
+"""Of the time between sweeps: so much is spent on what stayed as it was, where MLflow is slow; the rest waits its turn."""
 HIDDEN_EVERY = 3
 """Each so many sweeps the versions are looked for that MLflow's own searches leave out."""
 OVERLAP_MS = 600_000
@@ -44,13 +46,19 @@ class Reconciler:
         self._cursor = ""
         self._sound: dict[str, int] = {}
         self._watch = PromotionWatch(
-            standing, registry, clock, metrics, _verifier(settings), rehash_every_s=settings.rehash_every_s
+            standing,
+            registry,
+            clock,
+            metrics,
+            _verifier(settings),
+            rehash_every_s=settings.rehash_every_s,
+            budget_s=settings.reconcile_every_s * SHARE,
         )
 
     def reconcile(self) -> bool:
         """One sweep; whether every part of it could be done."""
         # Each part is tried, whatever became of the one before it.
-        failures = [self._attempt(part) for part in (self._webhook, self._versions, self._promotions)].count(False)
+        failures = [self._attempt(part) for part in (self._webhook, self._promotions, self._versions)].count(False)
         sound = failures == 0
         self._metrics.reconciliations.labels("done" if sound else "failed").inc()
         if sound:
@@ -90,10 +98,11 @@ class Reconciler:
         """The versions whose turn it is: so many at each sweep, however many there are."""
         if self._sweeps % HIDDEN_EVERY == 0:
             yield from self._registry.hidden_versions()
+        until = self._clock() + self._settings.reconcile_every_s * SHARE
         for _ in range(PAGES_A_SWEEP):
             page, self._cursor = self._registry.versions_page(self._cursor)
             yield from page
-            if not self._cursor:
+            if not self._cursor or self._clock() > until:
                 return
 
     def _ask(self, version: ModelVersion, bases: Sequence[Base]) -> None:
