@@ -34,7 +34,7 @@ REPLACED = {
     "http://gate-basin-gate-api:8500": API,
     "$(VALKEY_PASSWORD)@gate-basin-gate-valkey": f"{PASSWORD}@127.0.0.1",
 }
-PATIENCE_S = 400.0
+PATIENCE_S = 900.0
 
 
 class Trial:
@@ -173,7 +173,8 @@ except mlflow.MlflowException as error:
 
 
 def main() -> None:
-    """The whole trial."""
+    """The whole trial; told to stop, it ends what it started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="try-images-") as scratch:
         trial = Trial(Path(scratch))
         try:
