@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gate.domain.verdict import Finding, Outcome, Result, Verdict
+from gate.domain.vocabulary import Name
 from gate.look.comparing import Change, Comparison
 from gate.pages.inert import inert
 from gate.pages.numbers import ABSENT, interval
@@ -116,5 +117,9 @@ def _side(text: Text, finding: Finding | None) -> None:
     if finding is None:
         text.append("not asked", "dim")
     else:
-        number = interval(finding.estimate, least=2) if finding.estimate else ABSENT
+        number = (
+            interval(finding.estimate, sign=finding.measurement is Name.RETENTION, least=2)
+            if finding.estimate
+            else ABSENT
+        )
         text.append(f"{WORDS[finding.result]} {number}", RESULT_COLOURS[finding.result])

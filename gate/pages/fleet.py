@@ -75,6 +75,29 @@ def told(row: EvaluationRow) -> str:
     return f"{doing}; last error: {row.reason}" if row.reason else doing
 
 
+class Pace:
+    """How fast a step goes, from what was seen of it: the time left is told once there is enough to tell it by."""
+
+    LEAST_S, LEAST_SHARE = 5.0, 0.02
+
+    def __init__(self) -> None:
+        self._begun: tuple[str, float, float] | None = None
+
+    def left(self, state: str, progress: float, now: float) -> str:
+        """The time left of this step in words; empty while it cannot be told.
+
+        >>> pace = Pace()
+        >>> [pace.left("measuring", share, at) for share, at in ((0.1, 0.0), (0.11, 6.0), (0.4, 60.0))]
+        ['', '', 'about 2 min left']
+        """
+        if self._begun is None or self._begun[0] != state or progress < self._begun[1]:
+            self._begun = (state, progress, now)
+        done, took = progress - self._begun[1], now - self._begun[2]
+        if done < self.LEAST_SHARE or took < self.LEAST_S:
+            return ""
+        return f"about {span(took * (1 - progress) / done)} left"
+
+
 def ago(seconds: float) -> str:
     """How long ago, to one unit.
 

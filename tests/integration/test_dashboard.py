@@ -118,6 +118,7 @@ def test_events_end_with_the_verdict(stand: Stand) -> None:
         "told": "Safety fell.",
         "percent": 100,
         "state": "done",
+        "left": "",
     }
     assert stand.client.get("/evaluations/nope/events").status_code == 404
 

@@ -102,7 +102,7 @@ def test_diff_puts_what_turned_first_and_says_what_else_differs(run: Run) -> Non
     shown = run("diff", "chat", "1", "2").stdout
     assert "1 of 1 checks came out otherwise" in shown
     assert "note: measured against different bases" in shown
-    assert "→ keeps-safety safety  pass 0.00 (−0.02 to 0.02)  →  fail −0.98 (−1.00 to −0.96)" in shown
+    assert "→ keeps-safety safety  pass 0.00 (−0.02 to +0.02)  →  fail −0.98 (−1.00 to −0.96)" in shown
     document = json.loads(run("diff", "chat", "1", "2", "--json").stdout)
     assert document["outcomes"] == ["approved", "blocked"]
     assert document["rules"][0]["turned"]

@@ -15,7 +15,7 @@ from gate.domain.checkpoint import Checkpoint, Layout, Lineage
 from gate.domain.errors import NotFound, Unavailable
 from gate.domain.evidence import Evidence
 from gate.domain.overview import EvaluationRow, FleetRow
-from gate.pages.fleet import STEPS, line, span
+from gate.pages.fleet import STEPS, Pace, line, span
 from gate.pages.html_report import failure, html, moment
 from gate.pages.inert import inert
 from gate.pages.rendering import document_policy
@@ -45,6 +45,7 @@ def evaluation(request: Request, key: str) -> HTMLResponse:
         took=span(row.updated_at - row.created_at),
         asked=moment(row.created_at),
         expires=moment(kept[0].expires_at) if kept else "",
+        base=next((b for b in door.ledger.bases() if kept and b.digest == kept[0].base_digest), None),
         run=run_url(door, row),
     )
 
@@ -63,7 +64,7 @@ async def events(request: Request, key: str) -> StreamingResponse:
     """What changes about an evaluation, as server-sent events, until it has ended."""
     door: Door = request.app.state.door
     await run_in_threadpool(found, door, key)
-    return StreamingResponse(told(door, key), media_type="text/event-stream", headers=HEADERS)
+    return StreamingResponse(changes(door, key), media_type="text/event-stream", headers=HEADERS)
 
 
 def found(door: Door, key: str) -> EvaluationRow:
@@ -105,13 +106,15 @@ def run_url(door: Door, row: EvaluationRow) -> str:
         return ""
 
 
-async def told(door: Door, key: str) -> AsyncIterator[str]:
+async def changes(door: Door, key: str) -> AsyncIterator[str]:
     """An event each time something changed; the last one is ``done``."""
-    before, ends = "", time.monotonic() + LONGEST_S
+    before, ends, pace = "", time.monotonic() + LONGEST_S, Pace()
     while time.monotonic() < ends:
         row = await run_in_threadpool(found, door, key)
         seen = line(FleetRow(row, None, None), door.clock())
-        now = json.dumps({"word": seen.word, "told": inert(seen.told), "percent": seen.percent, "state": row.state})
+        left = pace.left(row.state, row.progress, time.monotonic())
+        told = {"word": seen.word, "told": inert(seen.told), "percent": seen.percent, "state": row.state, "left": left}
+        now = json.dumps(told)
         if row.outcome is not None:
             yield f"event: done\ndata: {now}\n\n"
             return

@@ -9,6 +9,7 @@ if (live) {
     put("word", now.word);
     put("told", now.told);
     put("percent", `${now.percent} %`);
+    put("left", now.left && `, ${now.left}`);
     document.querySelectorAll("progress").forEach((each) => { each.value = now.percent; });
   });
   source.addEventListener("done", () => { source.close(); location.reload(); });
