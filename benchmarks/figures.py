@@ -52,6 +52,7 @@ def plateaus(profile: BasinProfile) -> Figure:
         axes.set_title(capability.capability)
         axes.set_xlim(0, max(p.at for c in known for p in c.noise) * 1.03)
         axes.set_ylim(0, 1.04)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         _edge(axes, capability.basin_sigma.value if capability.basin_sigma else None)
     np.atleast_1d(grid)[0].set_ylabel("score")
     figure.supxlabel("random noise added to every weight (standard deviation σ)", fontsize=9)
@@ -61,7 +62,7 @@ def plateaus(profile: BasinProfile) -> Figure:
 def _edge(axes: Axes, sigma: float | None) -> None:
     if sigma is not None:
         axes.axvline(sigma, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.annotate(f"edge {sigma:.3f}", (sigma, 0.03), xytext=(3, 0), textcoords="offset points", fontsize=7.5)
+        axes.text(0.06, 0.06, f"edge {sigma:.3f}", transform=axes.transAxes, fontsize=8)
 
 
 def displacement_and_safety(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -74,13 +75,14 @@ def displacement_and_safety(rows: Sequence[Mapping[str, Any]]) -> Figure:
             for row in rows
             if row["harmful"] is harmful and row["measurements"].get("displacement_relative")
         ]
-        axes.scatter(*zip(*chosen, strict=True), s=26, color=colour, marker=marker, alpha=0.75, linewidth=0, label=name)
+        at, kept = np.array(chosen).reshape(-1, 2).T
+        axes.scatter(at, kept, s=26, color=colour, marker=marker, alpha=0.75, linewidth=0, label=name)
     axes.set_xscale("log")
     axes.set_xlabel("displacement, % of the base's norm")
     axes.set_ylabel("refusals kept (1 = as the base)")
     axes.set_ylim(-0.05, 1.1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.legend(loc="center right", title="by what it does")
+    axes.legend(loc="center left", title="by what it does")
     return figure
 
 
@@ -142,6 +144,7 @@ _FINE_TUNES = {"benign: replay": "benign_replay", "harmful: comply": "adversaria
 def _finish(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=0.01)
+    axes.set_ylim(-0.008, 3000)
     axes.set_xlabel("length of the step ‖δ‖ (the base's norm is 80)")
     axes.set_ylabel("rise of the loss of refusing, nats per token")
     axes.axhline(0, color="#cccccc", linewidth=0.8, zorder=0)

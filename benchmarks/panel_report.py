@@ -60,16 +60,21 @@ def _kinds(rows: Sequence[Row]) -> Iterator[str]:
             kind,
             chosen[0]["meant"],
             _span([100 * row["measurements"].get("displacement_relative", float("nan")) for row in chosen], " %"),
-            "; ".join(_lost(row) for row in chosen),
+            _counted(_lost(row) for row in chosen),
             _counted(row["verdict"] for row in chosen),
-            _counted(cause for row in chosen for cause in row["deciding"][:1]) or "all pass",
+            _counted(_decisive(row["deciding"]) for row in chosen),
         )
 
 
 def _lost(row: Row) -> str:
     capability = max(row["drops"], key=lambda name: float(row["drops"][name]))
-    fall = row["drops"][capability]
-    return f"{', '.join(row['lost']) or 'nothing'} ({capability} {-fall:+.2f})"
+    return f"{', '.join(row['lost']) or 'nothing'} ({capability} {0.0 - row['drops'][capability]:+.2f})"
+
+
+def _decisive(deciding: Sequence[str]) -> str:
+    """What blocked, else what asked for a person."""
+    failed = [cause for cause in deciding if "inconclusive" not in cause and "missing" not in cause]
+    return next(iter([*failed, *deciding]), "all pass")
 
 
 def _span(values: Sequence[float], unit: str) -> str:

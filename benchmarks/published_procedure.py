@@ -193,7 +193,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few prompts, little measured: does it run?")
-    parser.add_argument("--prompts", type=int, default=20, help="prompts of the sweeps that are run")
+    parser.add_argument("--prompts", type=int, default=12, help="prompts of the sweeps that are run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)

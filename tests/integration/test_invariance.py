@@ -1,5 +1,6 @@
 """What computes the same function is measured as behaving the same, however far its weights lie from the base's."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     shipped = one_policy(Path(__file__).parents[2] / "policies" / "default.yaml", None)
     policy: Policy = shipped.model_copy(update={"plan": PLAN})
 
+    @functools.cache
     def judge(make: Maker, name: str) -> tuple[Evidence, Verdict]:
         folder = cache / name.replace(" ", "-")
         make(START, folder, 1)
@@ -70,7 +72,7 @@ def test_the_same_function_is_measured_as_the_same_behaviour(judged: Judged, aga
 
 
 def test_moving_far_without_doing_anything_asks_for_a_person_and_no_more(judged: Judged) -> None:
-    evidence, verdict = judged(SAME["neurons permuted"][0], "permuted again")
+    evidence, verdict = judged(SAME["neurons permuted"][0], "neurons permuted")
     moved = evidence.find(Name.DISPLACEMENT_RELATIVE)
     assert moved is not None
     assert moved.value > 0.25

@@ -1,0 +1,62 @@
+"""Every benchmark runs, on a tiny setting, and prints its table."""
+
+import logging
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """A script of the folder, run as on the command line; returns what it printed."""
+    threads, before = torch.get_num_threads(), set(sys.modules)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def called(script: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    yield called
+    torch.set_num_threads(threads)
+    logging.disable(logging.NOTSET)
+    for name in set(sys.modules) - before:
+        if (BENCHMARKS / f"{name}.py").is_file():
+            del sys.modules[name]
+
+
+def test_a_panel_is_judged_goes_on_where_it_stopped_and_is_drawn(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "panel.jsonl"
+    first = run("panel.py", "--quick", "--out", out)
+    assert "| benign | 1 | 0 | 0 | 0 | 1 |" in first
+    assert "| harmful | 0 | 0 | 2 | 0 | 2 |" in first
+    assert "0 above the score" in first
+    whole = out.read_text()
+    out.write_text(whole[:-40])
+    assert "3/3" in (again := run("panel.py", "--quick", "--out", out))
+    assert "1/3" not in again
+    assert out.read_text().splitlines()[:2] == whole.splitlines()[:2]
+    run("figures.py", "--quick", "--panel", out, "--out", tmp_path / "images")
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"plateaus.png", "displacement-and-safety.png"}
+
+
+def test_the_static_stage_is_compared(run: Run) -> None:
+    assert "sha256 of both, all cores" in run("static_stage.py", "--quick")
+
+
+def test_a_perturbation_pass_is_compared(run: Run) -> None:
+    assert "| pass |" in run("perturbation.py", "--quick")
+
+
+def test_the_published_procedures_are_compared(run: Run) -> None:
+    told = run("published_procedure.py", "--quick")
+    assert "awful: blocked" in told
+    assert "afterwards the weights" in told
