@@ -18,7 +18,9 @@ from gate.check.command import check
 from gate.doctor.command import doctor
 from gate.domain.errors import GateError, InvalidInput, Unavailable
 from gate.export import export
+from gate.look.audit import audit_app
 from gate.look.command import diff, ls, show, watch
+from gate.rehearse import command as rehearse
 from gate.settings import settings
 
 app = typer.Typer(
@@ -39,6 +41,10 @@ app.command("doctor")(doctor)
 for look in (ls, show, watch, diff):
     app.command(look.__name__)(look)
 app.command("export")(export)
+policy_app.command("test")(rehearse.run_tests)
+for rehearsal in (rehearse.explain, rehearse.replay, rehearse.diff, rehearse.suggest):
+    policy_app.command(rehearsal.__name__)(rehearsal)
+app.add_typer(audit_app, name="audit")
 
 out = Console()
 err = Console(stderr=True)

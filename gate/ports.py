@@ -12,6 +12,7 @@ from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.overview import EvaluationRow as EvaluationRow
 from gate.domain.overview import Fleet, FleetQuery, JobAtWork
 from gate.domain.promotion import Holding
+from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Verdict
 
@@ -97,6 +98,19 @@ class SignedRevocation:
     version: ModelVersion
     revocation: Revocation
     envelope: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One entry of the record of who did what; ``detail`` is the JSON text that ``hash`` covers, with ``previous``."""
+
+    seq: int
+    at: float
+    event: str
+    actor: str
+    detail: str
+    previous: str
+    hash: str
 
 
 class Registry(Protocol):
@@ -313,11 +327,17 @@ class Ledger(Protocol):
     def promotion(self, name: str, alias: str) -> ModelVersion | None:
         """The version that last held a protected alias with an approval, as it was then."""
 
+    def judged_since(self, since: float) -> Sequence[Judged]:
+        """Versions asked for at or after a time that have a verdict, newest first, each with its newest one."""
+
     def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
         """Appends to the hash-chained record of who did what."""
 
     def audit_break(self) -> int | None:
         """The number of the first audit entry that does not fit its chain; ``None`` when all do."""
+
+    def audit_entries(self, after: int = 0, limit: int = 1000) -> Sequence[AuditEntry]:
+        """The next audit entries after a number, oldest first."""
 
     def acquire_leader(self, name: str, owner: str, lease_s: float, now: float) -> bool:
         """Takes or renews a named leadership; whether ``owner`` holds it now."""

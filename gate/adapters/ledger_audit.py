@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from gate.adapters.ledger_tables import audit
 from gate.domain.evidence import canonical_json
+from gate.ports import AuditEntry
 
 BEGINNING = "0" * 64
 CHAIN_LOCK = 7_620_115
@@ -34,6 +35,12 @@ def first_break(c: sa.Connection) -> int | None:
             return expected_seq
         expected_seq, previous = expected_seq + 1, row["hash"]
     return None
+
+
+def entries(c: sa.Connection, after: int, limit: int) -> Sequence[AuditEntry]:
+    """The next entries after a number, oldest first."""
+    wanted = sa.select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
+    return [AuditEntry(**row) for row in c.execute(wanted).mappings()]
 
 
 def _hash(entry: Mapping[str, Any]) -> str:

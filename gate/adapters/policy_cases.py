@@ -1,6 +1,6 @@
 """Cases of a policy: evidence in, outcome out, as small YAML files beside the policy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -87,3 +87,40 @@ def _measurement(key: str, number: Number) -> Measurement:
     alpha = ALPHA if isinstance(number, tuple) else 0.0
     estimate = Estimate(value=value, lower=lower, upper=upper, alpha=alpha)
     return Measurement(name=Name(name), capability=capability or None, estimate=estimate)
+
+
+class CaseRun(Frozen):
+    """What running a policy's cases showed. ``coverage`` tells for each rule in how many cases it had each result."""
+
+    policy: str
+    cases: int
+    failures: Mapping[str, tuple[str, ...]]
+    coverage: Mapping[str, Mapping[Result, int]]
+    outcomes: Mapping[Outcome, int]
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Each rule with a result, and each outcome, that no case shows."""
+        rules = [f"{rule}: {result}" for rule, seen in self.coverage.items() for result, n in seen.items() if not n]
+        return (*rules, *(f"outcome: {outcome}" for outcome, n in self.outcomes.items() if not n))
+
+
+def case_files(folder: Path) -> list[Path]:
+    """The cases in a folder, by name."""
+    return sorted(f for f in folder.glob("*.y*ml") if f.suffix in (".yaml", ".yml"))
+
+
+def run_cases(policy: Policy, files: Sequence[Path]) -> CaseRun:
+    """Every case against the policy, and what the cases leave unshown."""
+    coverage = {rule.name: dict.fromkeys(Result, 0) for rule in policy.rules}
+    outcomes = dict.fromkeys(Outcome, 0)
+    failures = {}
+    for file in files:
+        case = load_case(file)
+        verdict = judge(policy, case.evidence.expanded(), subject="case", now=0)
+        outcomes[verdict.outcome] += 1
+        for rule, result in {(f.rule, f.result) for f in verdict.findings}:
+            coverage[rule][result] += 1
+        if wrong := differences(policy, case):
+            failures[str(file)] = tuple(wrong)
+    return CaseRun(policy=policy.name, cases=len(files), failures=failures, coverage=coverage, outcomes=outcomes)

@@ -63,7 +63,7 @@ def load_policies(path: Path | None = None) -> PolicySet:
     They are asked in the order of their file names, but one that matches each version is asked last, and
     only one such may be there. ``InvalidInput`` says file, line, what was expected and found, and what to do.
     """
-    files = _files(DEFAULT if path is None else path)
+    files = policy_files(DEFAULT if path is None else path)
     loaded = [(file, load_policy(file)) for file in files]
     _refuse_shadowed(loaded)
     in_order = sorted((policy for _, policy in loaded), key=_catches_all)
@@ -102,7 +102,8 @@ def policy_schema() -> dict[str, Any]:
     }
 
 
-def _files(path: Path) -> list[Path]:
+def policy_files(path: Path) -> list[Path]:
+    """The policy files that a path stands for: itself, or those of a folder by name."""
     if path.is_dir():
         files = sorted(f for f in path.iterdir() if f.suffix in (".yaml", ".yml") and f.is_file())
         if not files:

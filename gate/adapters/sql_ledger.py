@@ -9,6 +9,7 @@ from gate.adapters import (
     ledger_audit,
     ledger_evaluations,
     ledger_fleet,
+    ledger_history,
     ledger_jobs,
     ledger_outbox,
     ledger_records,
@@ -22,9 +23,10 @@ from gate.domain.evaluation import EvaluationRequest, evaluation_key
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import CPU_QUEUE, INSPECT, JUDGE, inspect_key, judge_key
 from gate.domain.overview import Fleet, FleetQuery, JobAtWork
+from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Verdict
-from gate.ports import Backlog, Claim, EvaluationRow, JobRequest, OutboxItem, SignedRevocation, Statistics
+from gate.ports import AuditEntry, Backlog, Claim, EvaluationRow, JobRequest, OutboxItem, SignedRevocation, Statistics
 
 
 def migrate(url: str) -> None:
@@ -226,11 +228,17 @@ class SqlLedger:
     def promotion(self, name: str, alias: str) -> ModelVersion | None:
         return self._database.read(lambda c: ledger_records.promotion_of(c, name, alias))
 
+    def judged_since(self, since: float) -> Sequence[Judged]:
+        return self._database.read(lambda c: ledger_history.judged_since(c, since))
+
     def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
         self._database.write(lambda c: ledger_audit.append(c, event, actor, detail, now))
 
     def audit_break(self) -> int | None:
         return self._database.read(ledger_audit.first_break)
+
+    def audit_entries(self, after: int = 0, limit: int = 1000) -> Sequence[AuditEntry]:
+        return self._database.read(lambda c: ledger_audit.entries(c, after, limit))
 
     def acquire_leader(self, name: str, owner: str, lease_s: float, now: float) -> bool:
         def work(c: sa.Connection) -> bool:
