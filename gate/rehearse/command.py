@@ -18,6 +18,7 @@ from gate.bootstrap import build_ledger, build_policies
 from gate.domain.errors import InvalidInput, NotFound
 from gate.domain.evidence import Evidence
 from gate.domain.judging import judge
+from gate.domain.layers import loosened
 from gate.domain.limits import suggest as suggest_limit
 from gate.domain.policy import Policy, PolicySet
 from gate.domain.reference import parse_reference
@@ -44,7 +45,6 @@ def run_tests(
     as_json: AsJson = False,
 ) -> None:
     """Run the cases beside each policy and say what they leave unshown. Exit status 1 where one fails or none is there."""
-    load_policies(path)
     runs = [
         run_cases(load_policy(file), case_files(cases or file.parent / "cases" / file.stem))
         for file in policy_files(path)
@@ -110,13 +110,19 @@ def replay(
 def diff(
     one: Annotated[Path, typer.Argument(help="Policy file.")],
     other: Annotated[Path, typer.Argument(help="The policy file to compare it with.")],
+    tighten_only: Annotated[
+        bool, typer.Option("--tighten-only", help="Refuse where OTHER might approve what ONE would not.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what differs between two policies, rule by rule. Exit status 0 whether or not something does."""
-    left, right = (_flat(load_policy(file)) for file in (one, other))
+    """Say what differs between two policies, rule by rule. Exit status 1 only where --tighten-only refuses."""
+    first, second = load_policy(one), load_policy(other)
+    left, right, looser = _flat(first), _flat(second), loosened(first, second)
     changed = {key: (left.get(key), right.get(key)) for key in sorted(left | right) if left.get(key) != right.get(key)}
     lines = [f"{key}: {_word(a)} → {_word(b)}" for key, (a, b) in changed.items()] or ["no difference"]
-    _show(as_json, {"changed": {key: {"one": a, "other": b} for key, (a, b) in changed.items()}}, lines)
+    shown = {"changed": {key: {"one": a, "other": b} for key, (a, b) in changed.items()}, "loosened": looser}
+    _show(as_json, shown, [*lines, *(f"loosened: {each}" for each in looser)])
+    raise typer.Exit(1 if tighten_only and looser else 0)
 
 
 def suggest(
