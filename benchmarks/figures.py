@@ -49,20 +49,16 @@ def plateaus(profile: BasinProfile) -> Figure:
         axes.plot(
             at, [p.estimate.value for p in capability.noise], color=BENIGN, marker="o", markersize=3, linewidth=1.3
         )
-        axes.set_title(capability.capability)
+        edge = capability.basin_sigma
+        axes.set_title(f"{capability.capability}: edge {edge.value:.3f}" if edge else capability.capability)
         axes.set_xlim(0, max(p.at for c in known for p in c.noise) * 1.03)
         axes.set_ylim(0, 1.04)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        _edge(axes, capability.basin_sigma.value if capability.basin_sigma else None)
+        if edge:
+            axes.axvline(edge.value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     np.atleast_1d(grid)[0].set_ylabel("score")
     figure.supxlabel("random noise added to every weight (standard deviation σ)", fontsize=9)
     return figure
-
-
-def _edge(axes: Axes, sigma: float | None) -> None:
-    if sigma is not None:
-        axes.axvline(sigma, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.text(0.06, 0.06, f"edge {sigma:.3f}", transform=axes.transAxes, fontsize=8)
 
 
 def displacement_and_safety(rows: Sequence[Mapping[str, Any]]) -> Figure:
