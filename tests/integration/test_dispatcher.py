@@ -125,7 +125,9 @@ def test_a_verdict_is_written_with_its_run_tags_block_and_alias(bench):
     assert written.tags[TAG_ATTESTATION] == '{"payload":"s"}'
     assert written.aliases == ("approved",)
     assert written.description.startswith("Mine.\n\nBasin Gate: approved")
-    assert {"report.html", "report.md", "evidence.json", "verdict.json", "attestations/summary.dsse.json"} <= set(record.artifacts)
+    assert {"report.html", "report.md", "evidence.json", "verdict.json", "attestations/summary.dsse.json"} <= set(
+        record.artifacts
+    )
     assert bench.ledger.evaluation(key).projected
     assert bench.ledger.evaluation(key).run_id == "run-0"
 
