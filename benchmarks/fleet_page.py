@@ -25,6 +25,7 @@ from gate.adapters.ledger_tables import evaluation, job
 from gate.adapters.metrics import Metrics
 from gate.adapters.policy_files import load_policies
 from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.api.access import Access
 from gate.api.app import create_app
 from gate.api.dashboard.fleet import closed
 from gate.api.door import Door
@@ -90,7 +91,7 @@ def served(ledger: SqlLedger) -> Iterator[str]:
         metrics=Metrics(),
         broker=lambda: None,
     )
-    server = uvicorn.Server(uvicorn.Config(create_app(door), host="127.0.0.1", port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(create_app(door, Access(None)), host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from gate.adapters.guard_metrics import REFUSALS
 from gate.adapters.ledger_metrics import empty_ledger
 from gate.adapters.metrics import DispatcherMetrics, Metrics, WorkerMetrics
+from gate.api.access import Access
 from gate.api.app import create_app
 from gate.api.door import Door
 from gate.cli import app as command_line
@@ -159,7 +160,7 @@ def _command(command: Any, path: str) -> Iterator[str]:
 
 def http_page() -> Iterator[str]:
     """Every route of the API, from its OpenAPI description."""
-    described = create_app(nobody()).openapi()
+    described = create_app(nobody(), Access(None)).openapi()
     yield "# HTTP"
     yield ""
     yield "JSON in and out. Errors are problem documents (RFC 9457, `application/problem+json`) whose `detail` says what was expected, what was found, and what to do: 404 for what is not there, 503 while the ledger or MLflow does not answer. `/docs` on a running gate is the same page, interactive."

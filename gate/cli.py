@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import time
-import urllib.parse
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated
@@ -32,9 +31,11 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(no_args_is_help=True, help="Policies: check them before they decide anything.")
 keys_app = typer.Typer(no_args_is_help=True, help="Signing keys.")
+token_app = typer.Typer(no_args_is_help=True, help="Tokens of the HTTP API.")
 ledger_app = typer.Typer(no_args_is_help=True, help="The ledger's database.")
 app.add_typer(policy_app, name="policy")
 app.add_typer(keys_app, name="keys")
+app.add_typer(token_app, name="token")
 app.add_typer(ledger_app, name="ledger")
 app.command("check")(check)
 app.command("doctor")(doctor)
@@ -96,11 +97,11 @@ def api() -> None:
     from gate.api.app import build_app
 
     configure_logging(settings().log_level)
-    bind = urllib.parse.urlsplit(f"//{settings().api_bind}" if settings().api_bind else settings().public_url)
+    host, port = settings().api_address()
     uvicorn.run(
         build_app(settings()),
-        host=bind.hostname or "127.0.0.1",
-        port=bind.port or 8500,
+        host=host,
+        port=port,
         ssl_certfile=settings().tls_certificate_file,
         ssl_keyfile=settings().tls_key_file,
         log_config=None,
@@ -182,6 +183,19 @@ def generate(
     if private.exists():
         raise InvalidInput(f"expected no file at {private}, found one; a key is never overwritten")
     sys.stdout.write(generate_key(private).decode())
+
+
+@token_app.command("new")
+def new_token(
+    name: Annotated[str, typer.Argument(help="Whose it is: letters, digits, dots, dashes.")],
+    role: Annotated[str, typer.Option(help="reader, submitter, reviewer or administrator.")],
+) -> None:
+    """Make a token: prints it, once, and then the line for GATE_TOKENS_FILE, which keeps its sha256 alone."""
+    from gate.domain.access import made_token
+
+    token, line = made_token(name, role)
+    err.print("The token, which is shown now and kept nowhere, and its line for GATE_TOKENS_FILE:")
+    sys.stdout.write(f"{token}\n{line}\n")
 
 
 @policy_app.command()

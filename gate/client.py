@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
 
-from gate.domain.errors import InvalidInput, NotFound, Unavailable
+from gate.domain.errors import Forbidden, GateError, InvalidInput, NotFound, Unauthenticated, Unavailable
+from gate.settings import Settings
 
 LONGEST = 50_000_000
 """Bytes of an answer that are read."""
+SET_TOKEN = "set GATE_API_TOKEN or GATE_API_TOKEN_FILE"
+REFUSALS: Mapping[int, type[GateError]] = {401: Unauthenticated, 403: Forbidden, 404: NotFound}
 
 
 def path(*parts: str) -> str:
@@ -24,11 +27,18 @@ def path(*parts: str) -> str:
 
 
 class GateClient:
-    """Talks to one gate. Each call raises `NotFound` or `InvalidInput` as the gate says, and `Unavailable` where no
-    answer came, or one that is not the gate's."""
+    """Talks to one gate. Each call raises `NotFound`, `InvalidInput`, `Unauthenticated` or `Forbidden` as the gate
+    says, and `Unavailable` where no answer came, or one that is not the gate's."""
 
-    def __init__(self, url: str, timeout_s: float = 10.0) -> None:
-        self.url, self._timeout_s = url.rstrip("/"), timeout_s
+    def __init__(self, url: str, timeout_s: float = 10.0, token: str | None = None) -> None:
+        self.url, self._timeout_s, self._token = url.rstrip("/"), timeout_s, token
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise InvalidInput("expected a token as `basin-gate token new` prints it, found other characters in it")
+
+    @classmethod
+    def of(cls, settings: Settings, url: str = "", timeout_s: float = 10.0) -> "GateClient":
+        """A client of the gate that the settings name, or of another, with the settings' token."""
+        return cls(url or settings.public_url, timeout_s, settings.token_of_api())
 
     def get(self, path: str) -> Any:
         """The document at a path."""
@@ -47,6 +57,9 @@ class GateClient:
         return self._sent(path, urllib.request.Request(self.url + path), frozenset())[1]  # noqa: S310  (as above)
 
     def _sent(self, path: str, request: urllib.request.Request, also: frozenset[int]) -> tuple[int, bytes]:
+        if self._token is not None:
+            # Not to be sent on to wherever a redirection leads.
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:  # noqa: S310  (as above)
                 return reply.status, reply.read(LONGEST)
@@ -54,9 +67,16 @@ class GateClient:
             body = error.read(LONGEST)
             if error.code in also:
                 return error.code, body
-            raise _refusal(error.code)(f"{self.url}{path} answered {error.code}: {_detail(body)}") from error
+            told = f"{self.url}{path} answered {error.code}: {_detail(body)}"
+            raise _refusal(error.code)(told + self._hint(error.code)) from error
         except (OSError, HTTPException, ValueError) as error:
             raise Unavailable(f"expected the gate at {self.url} (GATE_PUBLIC_URL), found {error!s}") from error
+
+    def _hint(self, status: int) -> str:
+        """What to do about a refusal of the one who asks."""
+        if status == 401:
+            return " (the token of GATE_API_TOKEN or GATE_API_TOKEN_FILE)" if self._token else f" ({SET_TOKEN})"
+        return ""
 
     def _json(self, path: str, body: bytes) -> Any:
         try:
@@ -67,9 +87,9 @@ class GateClient:
             ) from error
 
 
-def _refusal(status: int) -> type[NotFound | InvalidInput | Unavailable]:
-    if status == 404:
-        return NotFound
+def _refusal(status: int) -> type[GateError]:
+    if status in REFUSALS:
+        return REFUSALS[status]
     return InvalidInput if 400 <= status < 500 and status not in (408, 429) else Unavailable
 
 

@@ -22,7 +22,7 @@ def export(
     asked = parse_reference(target)
     if asked.version is None:
         raise InvalidInput(f"expected models:/NAME/VERSION, found {target!r}; name the version by its number")
-    document = GateClient(settings().public_url).read(path("v1", "exports", form.value, asked.name, asked.version))
+    document = GateClient.of(settings()).read(path("v1", "exports", form.value, asked.name, asked.version))
     if output is None:
         sys.stdout.write(document.decode() + ("" if document.endswith(b"\n") else "\n"))
         return

@@ -1,11 +1,14 @@
 """Every setting of the product, read once from the environment (``GATE_*``) or from files of secrets."""
 
+import urllib.parse
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gate.domain.errors import InvalidInput
 
 
 class Settings(BaseSettings):
@@ -39,6 +42,16 @@ class Settings(BaseSettings):
         default=None, description="PEM file with the API's certificate chain; with it, the API speaks HTTPS only."
     )
     tls_key_file: Path | None = Field(default=None, description="PEM file with the private key of that certificate.")
+    tokens_file: Path | None = Field(
+        default=None,
+        description="YAML file of the tokens that the API takes (`basin-gate token new` prints its lines), read again when it changes; without it the API serves this machine alone.",
+    )
+    api_open: bool = Field(
+        default=False,
+        description="Whether the API asks nobody for a token although others can reach it: only where a proxy before it authenticates.",
+    )
+    api_token: SecretStr | None = Field(default=None, description="Token that commands which ask the API send.")
+    api_token_file: Path | None = Field(default=None, description="File with that token, instead of it.")
     webhook_secrets: SecretStr | None = Field(
         default=None,
         description="Webhook secret, or several separated by commas during rotation; the first signs new webhooks.",
@@ -94,6 +107,26 @@ class Settings(BaseSettings):
         default=0, ge=0, description="Port of /metrics of a worker or the dispatcher; 0 turns it off."
     )
     log_level: str = Field(default="INFO", description="Level of the JSON log.")
+
+    def api_address(self) -> tuple[str, int]:
+        """Host and port on which the API listens."""
+        bind = urllib.parse.urlsplit(f"//{self.api_bind}" if self.api_bind else self.public_url)
+        return bind.hostname or "127.0.0.1", bind.port or 8500
+
+    def token_of_api(self) -> str | None:
+        """The token to ask the API with, if any. Raises `InvalidInput` for two, or a file that does not hold one."""
+        if self.api_token_file is None:
+            return self.api_token.get_secret_value().strip() or None if self.api_token else None
+        if self.api_token is not None:
+            raise InvalidInput("expected GATE_API_TOKEN or GATE_API_TOKEN_FILE, found both; unset one")
+        try:
+            words = self.api_token_file.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            found = getattr(error, "strerror", None) or "something that is not text"
+            raise InvalidInput(f"GATE_API_TOKEN_FILE: expected a file with one token, found: {found}") from error
+        if len(words) != 1:
+            raise InvalidInput(f"GATE_API_TOKEN_FILE: expected a file with one token, found {len(words)} words")
+        return words[0]
 
     def secrets_of_webhook(self) -> tuple[str, ...]:
         """The webhook secrets, those set directly before those of the file; the first signs new webhooks."""

@@ -18,6 +18,7 @@ from mlflow_server import free_port
 from gate.adapters.metrics import Metrics
 from gate.adapters.policy_files import load_policies
 from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.api.access import Access
 from gate.api.app import create_app
 from gate.api.door import Door
 from gate.domain.checkpoint import ModelVersion
@@ -25,6 +26,8 @@ from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import Evidence
 from gate.domain.jobs import inspect_key, judge_key
 from gate.domain.verdict import Outcome, Verdict
+
+EVERYBODY = Access(None)
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Stand:
         return self.door.metrics.registry.get_sample_value("gate_deliveries_total", {"result": result}) or 0.0
 
 
-def a_stand(tmp_path: Path, kind: type[SqlLedger] = SqlLedger) -> Stand:
+def a_stand(tmp_path: Path, kind: type[SqlLedger] = SqlLedger, access: Access = EVERYBODY) -> Stand:
     """The application with nothing asked, nothing registered and the shipped default policy."""
     url = f"sqlite:///{tmp_path}/ledger.db"
     migrate(url)
@@ -65,7 +68,7 @@ def a_stand(tmp_path: Path, kind: type[SqlLedger] = SqlLedger) -> Stand:
         broker=lambda: None,
         max_body_bytes=10_000,
     )
-    return Stand(TestClient(create_app(door), raise_server_exceptions=False), ledger, registry, clock, door)
+    return Stand(TestClient(create_app(door, access), raise_server_exceptions=False), ledger, registry, clock, door)
 
 
 def judged(

@@ -10,15 +10,28 @@ from fastapi import FastAPI
 from gate import bootstrap
 from gate.adapters.ledger_metrics import LedgerCollector
 from gate.adapters.metrics import Metrics
-from gate.api import admission, backlog, dashboard, evaluations, exports, probes, promotions, verdicts, webhooks
+from gate.api import (
+    admission,
+    backlog,
+    dashboard,
+    evaluations,
+    exports,
+    probes,
+    promotions,
+    sessions,
+    verdicts,
+    webhooks,
+)
+from gate.api.access import Access, build_access
 from gate.api.door import Door
+from gate.api.guard import Guard
 from gate.api.problems import answer_problems
 from gate.domain.errors import InvalidInput
 from gate.settings import Settings
 
 
-def create_app(door: Door) -> FastAPI:
-    """The application behind which this door stands."""
+def create_app(door: Door, access: Access) -> FastAPI:
+    """The application behind which this door stands, and who may come to it."""
     app = FastAPI(
         title="Basin Gate",
         version=version("basin-gate"),
@@ -26,12 +39,14 @@ def create_app(door: Door) -> FastAPI:
         docs_url="/docs",
         redoc_url=None,
     )
-    app.state.door = door
+    app.state.door, app.state.access = door, access
+    app.add_middleware(Guard)
     ledger, now = door.ledger, door.clock
     door.metrics.registry.register(LedgerCollector(lambda: ledger.backlog(now()), lambda: ledger.statistics(now())))
     answer_problems(app)
     for part in (webhooks, evaluations, verdicts, exports, promotions, admission, backlog, probes):
         app.include_router(part.router)
+    app.include_router(sessions.router)
     app.include_router(dashboard.router)
     app.include_router(dashboard.public)
     return app
@@ -44,6 +59,7 @@ def build_app(settings: Settings) -> FastAPI:
         raise InvalidInput(
             "expected GATE_WEBHOOK_SECRETS or GATE_WEBHOOK_SECRETS_FILE, found neither; nothing would verify"
         )
+    access = build_access(settings)
     bootstrap.migrate_ledger(settings)
     ledger, queue = bootstrap.build_ledger(settings), bootstrap.build_queue(settings)
     policies, metrics = bootstrap.build_policies(settings), Metrics()
@@ -61,5 +77,6 @@ def build_app(settings: Settings) -> FastAPI:
             broker=queue.ping,
             tolerance_s=settings.webhook_tolerance_s,
             max_body_bytes=settings.webhook_max_bytes,
-        )
+        ),
+        access,
     )

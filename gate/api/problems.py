@@ -6,7 +6,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from gate.domain.errors import GateError, InvalidInput, NotFound, Unavailable, Unverified
+from gate.domain.errors import Forbidden, GateError, InvalidInput, NotFound, Unauthenticated, Unavailable, Unverified
 
 
 class Oversized(InvalidInput):
@@ -17,6 +17,8 @@ STATUSES: Mapping[type[GateError], HTTPStatus] = {
     Oversized: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     InvalidInput: HTTPStatus.BAD_REQUEST,
     Unverified: HTTPStatus.UNAUTHORIZED,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }

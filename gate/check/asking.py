@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from gate.client import GateClient
-from gate.domain.errors import Unavailable
+from gate.domain.errors import Forbidden, Unavailable
 from gate.domain.permission import Decision
 from gate.domain.question import PromotionAnswer, PromotionQuestion
 
@@ -31,6 +31,9 @@ class Asker:
         """The answer now. Raises `Unavailable` for whatever is not one."""
         asked = question.model_dump(exclude_none=True)
         status, document = self.client.post("/v1/promotions", asked, also=frozenset({403}))
+        if status == 403 and isinstance(document, dict) and "allowed" not in document:
+            # No answer, but a refusal of the one who asks.
+            raise Forbidden(f"{self.client.url} refuses the question: {document.get('detail', 'it does not say why')}")
         try:
             answer = PromotionAnswer.model_validate_json(json.dumps(document), strict=True)
         except ValidationError as error:

@@ -36,7 +36,7 @@ def check(
 ) -> None:
     """Ask the gate whether a version may be promoted. Exit status 0 allowed, 1 denied, 3 needs review, 2 undecided: not asked, not answered, or not in time."""
     question = _question(target, alias, stage, registered_model)
-    asker = Asker(GateClient(url or settings().public_url))
+    asker = Asker(GateClient.of(settings(), url))
     err = Console(stderr=True)
     try:
         with _progress(err, question) if wait else nullcontext(_silent) as tell:

@@ -13,6 +13,14 @@ class Unverified(GateError):
     """A signature is missing, wrong, or outside its validity."""
 
 
+class Unauthenticated(GateError):
+    """Who asks is not known."""
+
+
+class Forbidden(GateError):
+    """Who asks is known, and may not do this."""
+
+
 class NotFound(GateError):
     """What was asked for is not there (any more)."""
 

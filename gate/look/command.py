@@ -93,7 +93,7 @@ def diff(
 
 def client() -> GateClient:
     """The gate that the settings name."""
-    return GateClient(settings().public_url)
+    return GateClient.of(settings())
 
 
 def _verdict(name: str, number: str) -> Verdict:

@@ -80,7 +80,9 @@ def test_the_schema_lets_each_setting_through_that_the_chart_does_not_set_itself
     set_here = set(re.findall(r"GATE_[A-Z_]+[A-Z]", templates))
 
     assert free.isdisjoint(set_here)
-    assert free | set_here | {"GATE_WEBHOOK_SECRETS"} == SETTINGS, "mend values.schema.json: settings.propertyNames"
+    assert free | set_here | {"GATE_WEBHOOK_SECRETS", "GATE_API_TOKEN"} == SETTINGS, (
+        "mend values.schema.json: settings.propertyNames"
+    )
 
 
 @each_example

@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from cloudcoil.models.cert_manager.v1 import Certificate, Issuer
-from cloudcoil.models.keda.v1alpha1 import ScaledObject
+from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, ServiceMonitor
 from rendered_chart import (
     CHART,
@@ -26,7 +26,8 @@ from rendered_chart import (
 
 OLDEST, NEWEST = "1.29", kubernetes_validate.latest_version()
 CUSTOM = {
-    model.__name__: model for model in (Certificate, Issuer, ScaledObject, PodMonitor, PrometheusRule, ServiceMonitor)
+    model.__name__: model
+    for model in (Certificate, Issuer, ScaledObject, PodMonitor, PrometheusRule, ServiceMonitor, TriggerAuthentication)
 }
 
 each_example = pytest.mark.parametrize("example", EXAMPLES)

@@ -114,7 +114,10 @@ def test_redis_is_believed_only_with_the_named_authority() -> None:
     assert "/etc/basin-gate/redis-ca" in {mount["mountPath"] for mount in mounts}
 
 
-BASE = ("--set", "mlflow.url=http://mlflow:5000,keys.existingSecret=k,database.url=postgresql+psycopg://gate@db/gate")
+BASE = (
+    "--set",
+    "mlflow.url=http://mlflow:5000,keys.existingSecret=k,access.existingSecret=a,database.url=postgresql+psycopg://gate@db/gate",
+)
 
 
 def test_the_values_that_are_refused_below_are_accepted_without_their_fault() -> None:
@@ -126,6 +129,8 @@ def test_the_values_that_are_refused_below_are_accepted_without_their_fault() ->
     [
         ("mlflow.url=", "mlflow.url: expected the address"),
         ("keys.existingSecret=", "keys.existingSecret: expected a secret"),
+        ("access.existingSecret=", "access.existingSecret: expected a secret"),
+        ("access.open=true", "expected existingSecret or open, found both"),
         ("database.existingSecret=d", "expected url or existingSecret, found both"),
         ("database.url=", "expected PostgreSQL"),
         ("database.url=,api.replicas=1", "dispatcher.replicas=2"),

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from gate.adapters.metrics import Metrics
 from gate.adapters.sql_ledger import SqlLedger
+from gate.api.access import Access
 from gate.api.app import create_app
 from gate.api.door import Door
 from gate.domain.checkpoint import Base
@@ -266,5 +267,5 @@ def test_a_broker_that_is_away_is_told_but_shuts_no_door(tmp_path):
         broker=away,
         metrics=Metrics(),
     )
-    reply = TestClient(create_app(door)).get("/readyz")
+    reply = TestClient(create_app(door, Access(None))).get("/readyz")
     assert (reply.status_code, reply.json()["broker"]) == (200, "the broker does not answer")

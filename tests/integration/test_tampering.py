@@ -25,6 +25,7 @@ from gate.adapters.metrics import Metrics
 from gate.adapters.revocations import KnownRevocations, opened
 from gate.adapters.revoking import Revoker
 from gate.adapters.signing import Verifier
+from gate.api.access import Access
 from gate.api.app import create_app
 from gate.api.door import Door
 from gate.domain.checkpoint import Checkpoint
@@ -156,7 +157,7 @@ def api(stand: GuardedStand) -> TestClient:
         metrics=Metrics(),
         broker=lambda: None,
     )
-    return TestClient(create_app(door))
+    return TestClient(create_app(door, Access(None)))
 
 
 def listed(stand: GuardedStand, folder: Path) -> Path:

@@ -17,6 +17,7 @@ from gate.adapters.metrics import DispatcherMetrics, Metrics
 from gate.adapters.mlflow_registry import WEBHOOK_NAME, MlflowRegistry
 from gate.adapters.policy_files import load_policies
 from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.api.access import Access
 from gate.api.app import create_app
 from gate.api.door import Door
 from gate.dispatcher import Dispatcher
@@ -79,7 +80,7 @@ def house(mlflow_server, tmp_path) -> Iterator[House]:
         metrics=metrics,
         broker=lambda: None,
     )
-    server = uvicorn.Server(uvicorn.Config(create_app(door), port=port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(create_app(door, Access(None)), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     until(lambda: server.started)

@@ -34,6 +34,7 @@ REPLACED = {
     "http://gate-basin-gate-api:8500": API,
     "$(VALKEY_PASSWORD)@gate-basin-gate-valkey": f"{PASSWORD}@127.0.0.1",
 }
+ACCESS = {"access": "/etc/basin-gate/access"}
 PATIENCE_S = 900.0
 
 
@@ -42,8 +43,9 @@ class Trial:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.processes, self.containers = folder, list[subprocess.Popen[bytes]](), dict[str, str]()
-        for name in ("state", "keys", "mlflow", "models"):
+        for name in ("state", "keys", "access", "mlflow", "models"):
             (folder / name).mkdir()
+        self.token = ""
         self.manifests = rendered("trial")
 
     def prepare(self) -> None:
@@ -51,6 +53,10 @@ class Trial:
         public = self.once("api", ["basin-gate", "keys", "generate", "/made/signing-key.pem"], {}, {"keys": "/made"})
         (self.folder / "keys" / "trusted-keys.pem").write_text(public)
         (self.folder / "keys" / "webhook-secret").write_text("a secret of this trial\n")
+        made = self.once("api", ["basin-gate", "token", "new", "trial", "--role", "administrator"], {}, {})
+        self.token, line = made.splitlines()
+        (self.folder / "access" / "tokens.yaml").write_text(f"{line}\n")
+        (self.folder / "access" / "client-token").write_text(f"{self.token}\n")
         shutil.copytree(ZOO / "staged", self.folder / "models" / "staged")
         for path in [self.folder, *self.folder.rglob("*")]:
             os.chown(path, USER, USER)
@@ -95,7 +101,7 @@ class Trial:
         """Starts a component as the chart says, out of its image."""
         spec = container(component(self.manifests, name))
         image = spec["image"].partition(":")[0].rpartition("-")[2]
-        mounts = {"state": "/var/lib/basin-gate", "keys": "/etc/basin-gate/keys", "models": "/models"}
+        mounts = {"state": "/var/lib/basin-gate", "keys": "/etc/basin-gate/keys", "models": "/models", **ACCESS}
         self.start(name, self.command(image, ["basin-gate", *spec["args"]], self.environment(name), mounts))
 
     def end(self) -> None:
@@ -118,10 +124,11 @@ def replaced(text: str) -> str:
     return text
 
 
-def ask(url: str) -> Any:
+def ask(url: str, token: str = "") -> Any:
     """The JSON that an address answers, or ``None``."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as reply:
             body = reply.read()
             return json.loads(body) if body.startswith((b"{", b"[")) else body.decode()
     except OSError:
@@ -204,7 +211,7 @@ def walk(trial: Trial) -> None:
     for name in ("dispatcher", "cpu", "gpu-default"):
         trial.run(name)
     smoke = container(component(trial.manifests, "test"))["args"][0]
-    say(trial.once("api", ["python", "-c", replaced(smoke)], {}, {}))
+    say(trial.once("api", ["python", "-c", replaced(smoke)], trial.environment("test"), ACCESS))
     models = {"models": "/models", "state": "/var/lib/basin-gate"}
     trial.once("worker", ["python", "-c", REGISTER, "staged base"], {}, models)
     bases = {"bases": [{"source": "models:/staged base/1", "suite": "staged"}]}
@@ -214,15 +221,15 @@ def walk(trial: Trial) -> None:
     say(trial.once("worker", onboard, environment, models))
     say(trial.once("worker", onboard, environment, models))
     trial.once("worker", ["python", "-c", REGISTER, "assistant", "models:/staged base/1"], {}, models)
-    verdict = until(lambda: judged("assistant"), "the fine-tune is judged", trial)
+    verdict = until(lambda: judged(trial, "assistant"), "the fine-tune is judged", trial)
     say(f"{verdict['outcome']}: {verdict['reason']}")
-    until(lambda: ask(f"{API}/v1/evaluations?name=assistant")["evaluations"][0]["projected"], "and MLflow told", trial)
+    until(lambda: judged(trial, "assistant")["projected"], "and MLflow told", trial)
     say(trial.once("guard", ["python", "-c", PROMOTE], {}, {}))
 
 
-def judged(name: str) -> Any:
+def judged(trial: Trial, name: str) -> Any:
     """The newest evaluation of a registered model, once it has an outcome under an onboarded base."""
-    rows = (ask(f"{API}/v1/evaluations?name={name}") or {"evaluations": []})["evaluations"]
+    rows = (ask(f"{API}/v1/evaluations?name={name}", trial.token) or {"evaluations": []})["evaluations"]
     return next((row for row in rows if row["outcome"]), None)
 
 

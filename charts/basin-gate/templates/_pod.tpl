@@ -90,12 +90,16 @@ env:
   {{- end }}
 {{- end -}}
 
-{{- /* Mounts of a container. Takes (root, usesState, keys: which entries of the keys' secret it is given). */ -}}
+{{- /* Mounts of a container. Takes (root, usesState, keys: which entries of the keys' secret it is given,
+       access: which entry of the access secret, if any). */ -}}
 {{- define "basin-gate.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: state, mountPath: /var/lib/basin-gate}
 {{- with .keys }}
 - {name: keys, mountPath: /etc/basin-gate/keys, readOnly: true}
+{{- end }}
+{{- if and .access .root.Values.access.existingSecret }}
+- {name: access, mountPath: /etc/basin-gate/access, readOnly: true}
 {{- end }}
 {{- if .root.Values.policies }}
 - {name: policies, mountPath: /etc/basin-gate/policies, readOnly: true}
@@ -127,6 +131,14 @@ env:
       - {key: {{ index $.root.Values.keys . }}, path: {{ index $.root.Values.keys . }}}
       {{- end }}
 {{- end }}
+{{- if and .access .root.Values.access.existingSecret }}
+- name: access
+  secret:
+    secretName: {{ .root.Values.access.existingSecret }}
+    defaultMode: 0440
+    items:
+      - {key: {{ index .root.Values.access .access }}, path: {{ index .root.Values.access .access }}}
+{{- end }}
 {{- if .root.Values.policies }}
 - name: policies
   configMap: {name: {{ include "basin-gate.fullname" .root }}-policies}
@@ -138,6 +150,17 @@ env:
 {{- with .root.Values.redis.tls.caSecret }}
 - name: redis-ca
   secret: {secretName: {{ . }}}
+{{- end }}
+{{- end -}}
+
+{{- /* Who may ask the API that this container serves. */ -}}
+{{- define "basin-gate.accessEnv" -}}
+{{- if .Values.access.open -}}
+- name: GATE_API_OPEN
+  value: "true"
+{{- else -}}
+- name: GATE_TOKENS_FILE
+  value: /etc/basin-gate/access/{{ .Values.access.tokens }}
 {{- end }}
 {{- end -}}
 

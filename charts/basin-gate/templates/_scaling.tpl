@@ -60,4 +60,8 @@ spec:
         format: json
         valueLocation: {{ .queue }}.load
         targetValue: {{ .autoscaling.jobsPerReplica | quote }}
+        {{- if .root.Values.access.existingSecret }}
+        authMode: bearer
+      authenticationRef: {name: {{ include "basin-gate.fullname" .root }}-backlog}
+        {{- end }}
 {{- end -}}

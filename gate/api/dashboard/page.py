@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 
+from gate.api.access import CALLER
 from gate.api.problems import status_of
 from gate.domain.errors import GateError
 from gate.pages.assets import ASSETS
@@ -30,7 +31,8 @@ HEADERS = {
 def page(template: str, *, status: int = 200, here: str = "", **values: object) -> HTMLResponse:
     """A page of the dashboard; ``here`` names its place in the navigation."""
     assets = {name: f"/static/{name}?v={asset.digest[:12]}" for name, asset in ASSETS.items()}
-    shown = render(template, here=here, assets=assets, **values)
+    caller = CALLER.get()
+    shown = render(template, here=here, assets=assets, caller=caller.name if caller else "", **values)
     return HTMLResponse(shown, status, HEADERS | {"Content-Security-Policy": POLICY})
 
 
