@@ -1,6 +1,6 @@
 """What the gate needs of the outside, as protocols; each has one adapter in ``gate.adapters``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -327,8 +327,11 @@ class Ledger(Protocol):
     def promotion(self, name: str, alias: str) -> ModelVersion | None:
         """The version that last held a protected alias with an approval, as it was then."""
 
-    def judged_since(self, since: float) -> Sequence[Judged]:
-        """Versions asked for at or after a time that have a verdict, newest first, each with its newest one."""
+    def judged_since(self, since: float, name: str | None = None) -> Iterator[Judged]:
+        """Versions asked for at or after a time that have a verdict, newest first, each with its newest one.
+
+        ``name`` asks for those of one registered model. Read in pages, as they are taken.
+        """
 
     def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
         """Appends to the hash-chained record of who did what."""

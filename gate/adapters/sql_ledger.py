@@ -1,6 +1,6 @@
 """The ledger on SQL: SQLite inside one host, PostgreSQL for a cluster. Each method is one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -228,8 +228,8 @@ class SqlLedger:
     def promotion(self, name: str, alias: str) -> ModelVersion | None:
         return self._database.read(lambda c: ledger_records.promotion_of(c, name, alias))
 
-    def judged_since(self, since: float) -> Sequence[Judged]:
-        return self._database.read(lambda c: ledger_history.judged_since(c, since))
+    def judged_since(self, since: float, name: str | None = None) -> Iterator[Judged]:
+        return ledger_history.judged_since(self._database, since, name)
 
     def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
         self._database.write(lambda c: ledger_audit.append(c, event, actor, detail, now))

@@ -1,10 +1,23 @@
 """Whether one policy only tightens another: what a team may do to its organisation's, and nothing else."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 
 from gate.domain.evidence import DefectCode
 from gate.domain.policy import Policy, Rule
 from gate.domain.verdict import Enforcement
+
+
+class RuleChange(StrEnum):
+    """What became of a rule from one policy to another; ``otherwise`` where neither text is at least as strict."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    TIGHTENED = "tightened"
+    LOOSENED = "loosened"
+    REWORDED = "reworded"
+    OTHERWISE = "otherwise"
+
 
 STRICTNESS = (Enforcement.DRY_RUN, Enforcement.WARN, Enforcement.REVIEW, Enforcement.BLOCK)
 
@@ -17,6 +30,29 @@ def loosened(upper: Policy, lower: Policy) -> tuple[str, ...]:
     not replace a capability that must be there. How it is measured must be the same, but for a smaller ``alpha``.
     """
     return tuple(_loosened(upper, lower))
+
+
+def rule_changes(one: Policy, other: Policy) -> dict[str, RuleChange]:
+    """What became of each rule that is not the same in both, by its name, in the order of their texts.
+
+    A rule's name is no part of how strict it is: one that was renamed is removed and added.
+    """
+    before, after = ({rule.name: rule for rule in policy.rules} for policy in (one, other))
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return {name: _change(before.get(name), after.get(name)) for name in names}
+
+
+def _change(before: Rule | None, after: Rule | None) -> RuleChange:
+    if before is None:
+        return RuleChange.ADDED
+    if after is None:
+        return RuleChange.REMOVED
+    return {
+        (True, True): RuleChange.REWORDED,
+        (True, False): RuleChange.TIGHTENED,
+        (False, True): RuleChange.LOOSENED,
+        (False, False): RuleChange.OTHERWISE,
+    }[_covers(before, after), _covers(after, before)]
 
 
 def _loosened(upper: Policy, lower: Policy) -> Iterator[str]:

@@ -18,7 +18,7 @@ from gate.bootstrap import build_ledger, build_policies
 from gate.domain.errors import InvalidInput, NotFound
 from gate.domain.evidence import Evidence
 from gate.domain.judging import judge
-from gate.domain.layers import loosened
+from gate.domain.layers import loosened, rule_changes
 from gate.domain.limits import suggest as suggest_limit
 from gate.domain.policy import Policy, PolicySet
 from gate.domain.reference import parse_reference
@@ -115,13 +115,19 @@ def diff(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what differs between two policies, rule by rule. Exit status 1 only where --tighten-only refuses."""
+    """Say which rules were added, removed, tightened or loosened, and each key that differs. Exit status 1 only where --tighten-only refuses."""
     first, second = load_policy(one), load_policy(other)
     left, right, looser = _flat(first), _flat(second), loosened(first, second)
     changed = {key: (left.get(key), right.get(key)) for key in sorted(left | right) if left.get(key) != right.get(key)}
+    rules = rule_changes(first, second)
     lines = [f"{key}: {_word(a)} → {_word(b)}" for key, (a, b) in changed.items()] or ["no difference"]
-    shown = {"changed": {key: {"one": a, "other": b} for key, (a, b) in changed.items()}, "loosened": looser}
-    _show(as_json, shown, [*lines, *(f"loosened: {each}" for each in looser)])
+    shown = {
+        "rules": rules,
+        "changed": {k: {"one": a, "other": b} for k, (a, b) in changed.items()},
+        "loosened": looser,
+    }
+    named = [f"rule {name}: {change}" for name, change in rules.items()]
+    _show(as_json, shown, [*named, *lines, *(f"loosened: {each}" for each in looser)])
     raise typer.Exit(1 if tighten_only and looser else 0)
 
 
@@ -184,8 +190,8 @@ def _judged(ledger: SqlLedger, target: str) -> Judged:
     asked = parse_reference(target)
     if asked.version is None:
         raise InvalidInput(f"expected models:/NAME/VERSION, found {target!r}; an alias may move")
-    for each in ledger.judged_since(0):
-        if (each.version.name, each.version.version) == (asked.name, asked.version):
+    for each in ledger.judged_since(0, asked.name):
+        if each.version.version == asked.version:
             return each
     raise NotFound(f"expected a verdict on {target} in the ledger, found none; check GATE_DATABASE_URL")
 
@@ -194,7 +200,8 @@ def _good(history: Iterable[Judged], file: Path | None) -> Iterable[Judged]:
     if file is None:
         return [each for each in history if each.verdict.outcome is Outcome.APPROVED]
     wanted = {parse_reference(line.strip()) for line in _text(file).splitlines() if line.strip()}
-    found = {parse_reference(f"models:/{j.version.name}/{j.version.version}"): j for j in history}
+    named = ((parse_reference(f"models:/{j.version.name}/{j.version.version}"), j) for j in history)
+    found = {reference: judged for reference, judged in named if reference in wanted}
     if absent := wanted - set(found):
         raise NotFound(f"expected a verdict on each version in {file}, found none on {len(absent)}; look further back")
     return [found[each] for each in wanted]

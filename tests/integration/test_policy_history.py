@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import gate.look.audit
 import gate.rehearse.command
+from gate.adapters import ledger_history
 from gate.adapters.database import Database
 from gate.adapters.ledger_tables import audit
 from gate.adapters.policy_files import SHIPPED, load_policy
@@ -109,6 +110,7 @@ def test_a_team_that_loosens_its_organisations_policy_is_refused(ledger: SqlLedg
     status, text = run("policy", "diff", draft, DEFAULT, "--tighten-only")
 
     assert status == 1
+    assert text.startswith("rule still-a-fine-tune: loosened")
     assert "loosened: rules.still-a-fine-tune: expected a rule on displacement_relative at least as strict" in text
 
 
@@ -150,11 +152,23 @@ def test_the_history_tells_each_version_once_with_its_newest_verdict(ledger: Sql
     claim = ledger.claim(judge_key(request.key), "w", 60, NOW + 1)
     ledger.save_verdict(claim, request.key, a_verdict(subject=request.version.identity), {}, NOW + 1)
 
-    found = ledger.judged_since(0)
+    found = list(ledger.judged_since(0))
 
     assert [(j.version.version, j.verdict.policy) for j in found] == [("1", "default"), ("2", "default")]
     assert found[0].verdict.outcome is Outcome.BLOCKED
-    assert ledger.judged_since(NOW + 2) == []
+    assert list(ledger.judged_since(NOW + 2)) == []
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 100])
+def test_the_history_is_the_same_however_large_its_pages(
+    ledger: SqlLedger, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    keep(ledger, 3)
+    monkeypatch.setattr(ledger_history, "PAGE", page)
+
+    assert sorted(j.version.version for j in ledger.judged_since(0)) == ["1", "2", "3"]
+    assert len(list(ledger.judged_since(0, "my-llm"))) == 3
+    assert list(ledger.judged_since(0, "another")) == []
 
 
 def test_the_exported_record_ends_in_the_hash_that_verify_tells(ledger: SqlLedger) -> None:

@@ -43,6 +43,15 @@ def test_taking_evidence_away_never_turns_into_an_approval(
         assert outcome(policy, less) is not Outcome.APPROVED or outcome(policy, evidence) is Outcome.APPROVED
 
 
+@given(policies(), bodies(), st.floats(0.001, 1))
+def test_knowing_less_exactly_never_turns_into_an_approval(policy: Policy, evidence: Evidence, by: float) -> None:
+    for measurement in evidence.measurements:
+        lower, upper = measurement.estimate.lower, measurement.estimate.upper
+        wider = {"lower": None if lower is None else lower - by, "upper": None if upper is None else upper + by}
+        blurred = replaced(evidence, measurement, measurement.estimate.model_copy(update=wider))
+        assert outcome(policy, blurred) is not Outcome.APPROVED or outcome(policy, evidence) is Outcome.APPROVED
+
+
 @given(policies(), bodies(), st.sampled_from(["lower", "upper"]))
 def test_losing_a_bound_never_turns_into_an_approval(policy: Policy, evidence: Evidence, bound: str) -> None:
     for measurement in evidence.measurements:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from judging_cases import bodies, outcome, policies
 
 from gate.domain.evidence import DefectCode, Evidence
-from gate.domain.layers import loosened
+from gate.domain.layers import RuleChange, loosened, rule_changes
 from gate.domain.limits import rate_interval
 from gate.domain.policy import Policy
 from gate.domain.verdict import Enforcement, Outcome
@@ -35,6 +35,28 @@ def test_a_lower_layer_that_is_let_stand_never_loosens(pair: tuple[Policy, Polic
     upper, lower = pair
     if not loosened(upper, lower):
         assert outcome(lower, evidence) is not Outcome.APPROVED or outcome(upper, evidence) is Outcome.APPROVED
+
+
+@given(layers(), bodies())
+def test_rules_that_were_only_added_or_tightened_never_let_more_through(
+    pair: tuple[Policy, Policy], evidence: Evidence
+) -> None:
+    one, other = pair[0], pair[1].model_copy(update={"defects": pair[0].defects})
+    if set(rule_changes(one, other).values()) <= {RuleChange.ADDED, RuleChange.TIGHTENED}:
+        assert outcome(other, evidence) is not Outcome.APPROVED or outcome(one, evidence) is Outcome.APPROVED
+
+
+@given(layers())
+def test_what_one_way_is_tightened_is_loosened_the_other_way(pair: tuple[Policy, Policy]) -> None:
+    mirrored = {
+        RuleChange.ADDED: RuleChange.REMOVED,
+        RuleChange.REMOVED: RuleChange.ADDED,
+        RuleChange.TIGHTENED: RuleChange.LOOSENED,
+        RuleChange.LOOSENED: RuleChange.TIGHTENED,
+    }
+    there, back = rule_changes(*pair), rule_changes(*pair[::-1])
+
+    assert {name: mirrored.get(change, change) for name, change in there.items()} == back
 
 
 @given(policies())

@@ -12,10 +12,11 @@ from gate.cli import app
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.evidence import Estimate, Evidence, Measurement, Name
 from gate.domain.judging import judge
+from gate.domain.layers import rule_changes
 from gate.domain.limits import needed, suggest
 from gate.domain.policy import Policy, Rule
 from gate.domain.rehearsal import Judged, replay, would_change
-from gate.domain.verdict import Outcome
+from gate.domain.verdict import Enforcement, Outcome
 
 DEFAULT = load_policy(SHIPPED / "default.yaml")
 TIGHTER = DEFAULT.model_copy(
@@ -162,6 +163,30 @@ def test_the_difference_of_two_policies_names_each_key_once() -> None:
 
     assert changed["enforcement"] == {"one": "dry_run", "other": "enforce"}
     assert set(changed) == {"description", "enforcement", "name", "on_approved.alias"}
+
+
+@pytest.mark.parametrize(
+    ("update", "change"),
+    [
+        ({"at_most": 0.005}, "tightened"),
+        ({"enforcement": Enforcement.REVIEW}, "loosened"),
+        ({"at_most": 0.005, "enforcement": Enforcement.REVIEW}, "otherwise"),
+        ({"measurement": Name.BASIN_POSITION, "capability": "*"}, "otherwise"),
+        ({"reason": "said better"}, "reworded"),
+    ],
+)
+def test_the_difference_says_what_became_of_each_rule(update: dict[str, object], change: str) -> None:
+    other = TIGHTER.model_copy(update={"rules": (TIGHTER.rules[0].model_copy(update=update),)})
+
+    assert rule_changes(TIGHTER, other) == {"close": change}
+    assert rule_changes(TIGHTER, TIGHTER) == {}
+
+
+def test_a_rule_in_one_policy_alone_was_added_or_removed() -> None:
+    more = TIGHTER.model_copy(update={"rules": (*TIGHTER.rules, DEFAULT.rules[0])})
+
+    assert rule_changes(TIGHTER, more) == {"capabilities-kept": "added"}
+    assert rule_changes(more, TIGHTER) == {"capabilities-kept": "removed"}
 
 
 def _limit(at_most: float) -> Policy:
