@@ -1,6 +1,7 @@
 """A policy tried before it decides: replayed, explained, compared, tested by cases, its limits suggested."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,26 @@ def test_a_case_that_does_not_hold_and_a_policy_without_cases_end_in_1(tmp_path:
     assert (without.exit_code, wrong.exit_code) == (1, 1)
     assert "found none; write cases" in without.stdout
     assert "expected approved, found needs_review" in wrong.stdout
+
+
+def test_the_how_to_on_writing_a_policy_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (SHIPPED.parent / "docs" / "howto" / "write-a-policy.md").read_text()
+    blocks = dict(re.findall(r"^```yaml (policy|case)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    section = page.partition("## Try it before it decides")[2].partition("\n## ")[0]
+    shown = re.findall(r"^\$ basin-gate (.+)\n((?:(?!\$|```).*\n)+)", section, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policies" / "cases" / "support").mkdir(parents=True)
+    Path("policies/support.yaml").write_text(blocks["policy"])
+    Path("policies/default.yaml").write_text((SHIPPED / "default.yaml").read_text())
+    Path("policies/cases/support/keeps.yaml").write_text(blocks["case"])
+    Path("evidence.json").write_text(an_evidence().model_dump_json())
+
+    for words, printed in shown:
+        ran = CliRunner().invoke(app, words.split())
+        assert ran.exit_code == 0
+        for line in printed.splitlines():
+            assert line.rstrip("…").rstrip() in ran.stdout
+    assert [words.split()[1] for words, _ in shown] == ["test", "explain", "diff"]
 
 
 def test_a_file_of_evidence_is_explained_rule_by_rule(tmp_path: Path) -> None:
