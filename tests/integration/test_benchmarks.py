@@ -1,5 +1,6 @@
 """Every benchmark runs, on a tiny setting, and prints its table."""
 
+import json
 import logging
 import runpy
 import sys
@@ -60,3 +61,14 @@ def test_the_published_procedures_are_compared(run: Run) -> None:
     told = run("published_procedure.py", "--quick")
     assert "awful: blocked" in told
     assert "afterwards the weights" in told
+
+
+def test_a_replay_is_compared_with_parsing_what_it_reads(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("replay.py", "--evaluations", "20")
+
+    # Its status tells of this machine's speed; a replay that judges otherwise ends in words.
+    assert ended.value.code in (0, 1)
+    told = json.loads(capsys.readouterr().out)
+    assert told["evaluations"] == 20
+    assert told["replay_over_parsing_all"] > 1
