@@ -1,7 +1,6 @@
 """Who asks: a token in the header, a session in a browser's cookie, or, on this machine alone, anybody."""
 
 import base64
-import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -11,7 +10,7 @@ import structlog
 from starlette.requests import HTTPConnection
 
 from gate.adapters.token_file import TokenFile
-from gate.domain.access import SESSION_S, Caller, Role, TokenEntry, holder, sealed_session, session_holder
+from gate.domain.access import SESSION_S, Caller, Role, TokenEntry, holder, is_loopback, sealed_session, session_holder
 from gate.domain.errors import InvalidInput, Unauthenticated
 from gate.settings import Settings
 
@@ -100,15 +99,3 @@ def build_access(settings: Settings) -> Access:
             "where a proxy before it authenticates)"
         )
     return Access(None)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that host.
-
-    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "gate.example.org")]
-    [True, True, True, False, False]
-    """
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -119,3 +120,15 @@ def _seal(entry: TokenEntry, ends_at: int, secret: str) -> str:
     # A key of its own, so that nothing signed for MLflow can ever pass for a session.
     key = hmac.digest(secret.encode(), _PURPOSE, "sha256")
     return hmac.new(key, f"{entry.name}:{ends_at}:{entry.sha256}".encode(), "sha256").hexdigest()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that host.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "gate.example.org")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -17,13 +17,15 @@ from typer.testing import CliRunner
 
 from gate.adapters.token_file import TokenFile
 from gate.api.access import Access, build_access
-from gate.api.app import create_app
+from gate.api.app import build_app, create_app
 from gate.api.routes import NEEDED, PAGES, PUBLIC
 from gate.check.asking import Asker
 from gate.cli import app as command_line
 from gate.client import GateClient
+from gate.doctor.service import access as doctors_access
 from gate.domain.access import SESSION_S, Role, made_token
 from gate.domain.errors import Forbidden, InvalidInput, Unauthenticated
+from gate.domain.examination import Health
 from gate.domain.question import PromotionQuestion
 from gate.settings import Settings, settings
 
@@ -403,6 +405,30 @@ def test_a_token_is_not_sent_on_to_where_a_redirection_leads(tmp_path: Path, tok
         thread.join()
         server.server_close()
     assert seen == [("/a", "Bearer bgt_x"), ("/b", None)]
+
+
+def examined(url: str, **given: object) -> list[tuple[str, Health]]:
+    return [(found.check, found.health) for found in doctors_access(Settings(public_url=url, **given))]
+
+
+def test_the_doctor_finds_out_whether_the_api_asks_for_tokens_and_takes_this_one(stand: Stand, tokens: Tokens) -> None:
+    with served(stand) as url:
+        assert examined(url) == [("API's access", Health.OK)]
+        assert examined(url, api_token=tokens.of[Role.READER]) == [("API's access", Health.OK)]
+        wrong = examined(url, api_token="bgt_wrong")
+        stand.client.app.state.access = Access(None)  # type: ignore[attr-defined]
+        assert examined(url) == [("API's access", Health.OK)]
+        # Linux takes this for the machine itself, and the gate for any address.
+        assert examined(url.replace("127.0.0.1", "0.0.0.0")) == [("API's access", Health.WARNING)]
+    assert wrong == [("API's access", Health.OK), ("API token", Health.PROBLEM)]
+    assert examined(url) == [("API's access", Health.UNCHECKED)]
+
+
+def test_nothing_is_begun_where_the_api_may_not_be_served(tmp_path: Path) -> None:
+    given = Settings(api_bind="0.0.0.0:8500", webhook_secrets=CAPTURE_SECRET, state_dir=tmp_path / "state")
+    with pytest.raises(InvalidInput, match="expected GATE_TOKENS_FILE"):
+        build_app(given)
+    assert not (tmp_path / "state").exists()
 
 
 def test_the_command_prints_a_token_and_the_line_that_lets_it_in(stand: Stand, tokens: Tokens) -> None:
