@@ -24,7 +24,7 @@ $(BIN)/helm: charts/install_helm.py $(VENV)/.installed
 	touch -c $@
 
 test: $(VENV)/.installed $(VENV)/prometheus $(BIN)/helm lint
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
