@@ -51,11 +51,3 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return sqlite_file(tmp_path)
     return str(request.getfixturevalue("postgres").empty_database())
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps each file, and all that share the running product, on one of the test processes: what they share is
-    started once."""
-    for item in items:
-        together = "product" if "product" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
