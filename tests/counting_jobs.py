@@ -25,4 +25,6 @@ def run(job: JobContext) -> JobDone:
     return JobDone({"epoch": job.claim.epoch})
 
 
-FUNCTIONS.update(dict.fromkeys(KINDS, run))
+# Not where a test only imports this: there the jobs stay the real ones.
+if TRACE in os.environ:
+    FUNCTIONS.update(dict.fromkeys(KINDS, run))

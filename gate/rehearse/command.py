@@ -6,15 +6,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
 from gate.adapters.policy_cases import CaseRun, case_files, run_cases
 from gate.adapters.policy_files import load_policies, load_policy, policy_files, select_policy
-from gate.adapters.sql_ledger import SqlLedger
-from gate.bootstrap import build_ledger, build_policies
 from gate.domain.errors import InvalidInput, NotFound
 from gate.domain.evidence import Evidence
 from gate.domain.judging import judge
@@ -27,6 +25,9 @@ from gate.domain.rehearsal import replay as replay_history
 from gate.domain.verdict import Outcome, Verdict
 from gate.pages.inert import inert
 from gate.settings import settings
+
+if TYPE_CHECKING:
+    from gate.adapters.sql_ledger import SqlLedger
 
 SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -62,7 +63,7 @@ def explain(
     """Say of each rule what was measured, its limit, the result, and what would change it."""
     policies = _policies(policy)
     if target.startswith("models:"):
-        judged = _judged(build_ledger(settings()), target)
+        judged = _judged(_ledger(), target)
         chosen, evidence = select_policy(policies, judged.version), judged.evidence
     else:
         chosen, evidence = policies.policies[0], _evidence(Path(target))
@@ -88,7 +89,7 @@ def replay(
     Exit status 1 where more approvals are lost than the budget allows, or there was none to tell by.
     """
     policies = _policies(policy)
-    history = build_ledger(settings()).judged_since(_start(since))
+    history = _ledger().judged_since(_start(since))
     found = replay_history((select_policy(policies, each.version), each) for each in history)
     over = budget is not None and (found.lost_rate is None or found.lost_rate > budget)
     lines = [
@@ -147,7 +148,7 @@ def suggest(
     The versions that were approved had to pass the limits of then: for a rule that decided, name good versions instead.
     """
     policies = _policies(policy)
-    history = list(_good(build_ledger(settings()).judged_since(_start(since)), good))
+    history = list(_good(_ledger().judged_since(_start(since)), good))
     found = {
         each.name: [
             suggest_limit(
@@ -176,6 +177,8 @@ def suggest(
 
 
 def _policies(path: Path | None) -> PolicySet:
+    from gate.bootstrap import build_policies
+
     return build_policies(settings()) if path is None else load_policies(path)
 
 
@@ -186,7 +189,7 @@ def _start(since: str) -> float:
     return time.time() - int(found[1]) * SECONDS[found[2]]
 
 
-def _judged(ledger: SqlLedger, target: str) -> Judged:
+def _judged(ledger: "SqlLedger", target: str) -> Judged:
     asked = parse_reference(target)
     if asked.version is None:
         raise InvalidInput(f"expected models:/NAME/VERSION, found {target!r}; an alias may move")
@@ -266,3 +269,10 @@ def _word(value: Any) -> str:
 def _show(as_json: bool, document: Any, lines: Iterable[str]) -> None:
     text = json.dumps(document, indent=2, ensure_ascii=False) if as_json else "\n".join(inert(x, 4000) for x in lines)
     sys.stdout.write(text + "\n")
+
+
+def _ledger() -> "SqlLedger":
+    # Here, so that the command line starts where there is neither a database nor a broker to talk to.
+    from gate.bootstrap import build_ledger
+
+    return build_ledger(settings())

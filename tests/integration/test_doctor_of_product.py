@@ -9,6 +9,7 @@ from gate.settings import Settings
 def test_the_embedded_product_has_nothing_wrong_and_everything_could_be_checked(product, monkeypatch):
     for name, value in product.stack.environment.items():
         monkeypatch.setenv(name, value)
+    product.until(product.client.list_webhooks, "the webhook to be made")
     findings = examined(tuple(all_checks(Settings())))
     ill = [finding for finding in findings if finding.health in (Health.PROBLEM, Health.UNCHECKED)]
     assert ill == []

@@ -197,7 +197,7 @@ def test_one_versions_approval_does_not_promote_another(product: Product, surviv
     product.client.set_model_version_tag(MODEL, blocked.number, TAG_ATTESTATION, own)
 
 
-def test_shards_are_judged_as_the_whole_file_is_and_a_worker_told_to_stop_ends_its_job_first(
+def test_shards_are_judged_as_the_whole_file_is_and_a_worker_told_to_stop_loses_no_attempt(
     product: Product, survived: Mapping[str, Registered], folders: Mapping[str, Path]
 ) -> None:
     version = product.register("in shards", folders["sharded"], base=BASE_REFERENCE)
@@ -210,7 +210,7 @@ def test_shards_are_judged_as_the_whole_file_is_and_a_worker_told_to_stop_ends_i
     static = (Name.DISPLACEMENT_NORM, Name.DISPLACEMENT_RMS, Name.CHANGED_FRACTION)
     assert [parts.find(n) for n in static] == [whole.find(n) for n in static]
     assert product.row(version).outcome == Outcome.APPROVED
-    assert [job.epoch for job in product.measure_jobs() if job.key == measure_key(parts.key)] == [1]
+    assert [job.attempts for job in product.measure_jobs() if job.key == measure_key(parts.key)] == [1]
 
 
 def test_without_its_webhook_a_version_is_found_all_the_same_and_the_webhook_is_made_again(
