@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from builders import a_verdict, a_version, an_evidence
 from typer.testing import CliRunner
 
-import gate.look.audit
-import gate.rehearse.command
+import gate.bootstrap
 from gate.adapters import ledger_history
 from gate.adapters.database import Database
 from gate.adapters.ledger_tables import audit
@@ -48,8 +47,7 @@ def keep(ledger: SqlLedger, number: int) -> None:
 def ledger(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqlLedger]:
     migrate(database_url)
     made = SqlLedger(database_url)
-    monkeypatch.setattr(gate.rehearse.command, "build_ledger", lambda _: made)
-    monkeypatch.setattr(gate.look.audit, "build_ledger", lambda _: made)
+    monkeypatch.setattr(gate.bootstrap, "build_ledger", lambda _: made)
     keep(made, 1)
     keep(made, 2)
     yield made
@@ -119,7 +117,7 @@ def test_nothing_to_tell_by_exceeds_every_budget(
 ) -> None:
     empty = SqlLedger(f"sqlite:///{tmp_path / 'empty.db'}")
     migrate(f"sqlite:///{tmp_path / 'empty.db'}")
-    monkeypatch.setattr(gate.rehearse.command, "build_ledger", lambda _: empty)
+    monkeypatch.setattr(gate.bootstrap, "build_ledger", lambda _: empty)
 
     status, text = run("policy", "replay", "--policy", DEFAULT, "--budget", "1")
 
