@@ -84,7 +84,7 @@ def served(ledger: SqlLedger) -> Iterator[str]:
     """The application over the ledger, on loopback."""
     door = Door(
         ledger=ledger,
-        registry=None,  # type: ignore[arg-type]  # the fleet's page never asks it
+        registry=None,  # the fleet's page never asks it
         policies=load_policies(),
         secrets=("unused",),
         clock=lambda: NOW,

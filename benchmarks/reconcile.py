@@ -22,14 +22,14 @@ import sqlalchemy as sa
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from builders import a_verdict  # noqa: E402
-from guarded_stand import GuardedStand  # noqa: E402
+from builders import a_verdict
+from guarded_stand import GuardedStand
 
-from gate.adapters.ledger_tables import evaluation, verdict  # noqa: E402
-from gate.domain.checkpoint import ModelVersion  # noqa: E402
-from gate.domain.evaluation import EvaluationRequest  # noqa: E402
-from gate.domain.verdict import Outcome  # noqa: E402
-from gate.settings import Settings  # noqa: E402
+from gate.adapters.ledger_tables import evaluation, verdict
+from gate.domain.checkpoint import ModelVersion
+from gate.domain.evaluation import EvaluationRequest
+from gate.domain.verdict import Outcome
+from gate.settings import Settings
 
 LIMIT_S = 60.0
 CADENCE_S = float(Settings.model_fields["reconcile_every_s"].default)
@@ -48,7 +48,7 @@ def main() -> int:
         stand = GuardedStand(Path(folder))
         try:
             fill(stand, given.models, given.versions // given.models)
-            stand.clock = time.time  # type: ignore[assignment]  # sweeps keep to their share of real time
+            stand.clock = time.time  # sweeps keep to their share of real time
             stand.dispatcher = stand.a_dispatcher()
             return measure(stand)
         finally:

@@ -17,15 +17,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-import sqlalchemy as sa  # noqa: E402
-from builders import a_version, an_evidence  # noqa: E402
+import sqlalchemy as sa
+from builders import a_version, an_evidence
 
-from gate.adapters.ledger_tables import evaluation, evidence, verdict  # noqa: E402
-from gate.adapters.policy_files import load_policies, select_policy  # noqa: E402
-from gate.adapters.sql_ledger import SqlLedger, migrate  # noqa: E402
-from gate.domain.evaluation import EvaluationRequest  # noqa: E402
-from gate.domain.judging import judge  # noqa: E402
-from gate.domain.rehearsal import replay  # noqa: E402
+from gate.adapters.ledger_tables import evaluation, evidence, verdict
+from gate.adapters.policy_files import load_policies, select_policy
+from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.domain.evaluation import EvaluationRequest
+from gate.domain.judging import judge
+from gate.domain.rehearsal import replay
 
 JUDGE_S, REPLAY_S = 0.001, 10.0
 ROUNDS = 5
