@@ -1,6 +1,7 @@
 """One SQL database (SQLite or PostgreSQL): transactions that are safe between processes, and its migrations."""
 
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from gate.domain.errors import InvalidInput, Unavailable
 T = TypeVar("T")
 
 BUSY_S = 30
+BUSY_PAUSE_S = 0.02
 COLLISION_TRIES = 8
 # PostgreSQL's serialization failure and deadlock: rolled back whole, so trying again is safe.
 COLLISIONS = frozenset({"40001", "40P01"})
@@ -120,8 +122,22 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in ("journal_mode=wal", "synchronous=full", f"busy_timeout={BUSY_S * 1000}", "foreign_keys=on"):
+    _write_ahead(connection)
+    for pragma in ("synchronous=full", f"busy_timeout={BUSY_S * 1000}", "foreign_keys=on"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    # SQLite refuses this switch at once while another process writes, whatever the busy timeout says.
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(BUSY_PAUSE_S)
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -1,8 +1,12 @@
 """The migrations make exactly the tables that the code uses, on both databases, also when run all at once."""
 
+import sqlite3
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -40,13 +44,30 @@ def test_several_processes_may_migrate_at_once(database_url: str) -> None:
     assert differences(database_url) == []
 
 
-def test_sqlite_keeps_what_it_confirmed_through_a_power_cut(tmp_path: object) -> None:
+def test_sqlite_keeps_what_it_confirmed_through_a_power_cut(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/ledger.db")
     journal, synchronous = database.read(
         lambda c: [c.execute(sa.text(f"PRAGMA {name}")).scalar_one() for name in ("journal_mode", "synchronous")]
     )
     assert (journal, synchronous) == ("wal", 2)
     database.close()
+
+
+def test_a_new_sqlite_file_may_be_opened_while_another_process_writes_its_first_table(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    writer = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("CREATE TABLE first (x)")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite3.connect(file, timeout=30).execute("PRAGMA journal_mode=wal")
+    finish = threading.Timer(0.2, writer.commit)
+    finish.start()
+    database = Database(f"sqlite:///{file}")
+    found = database.read(lambda c: c.execute(sa.text("SELECT count(*) FROM first")).scalar_one())
+    database.close()
+    finish.join()
+    writer.close()
+    assert found == 0
 
 
 def test_verdicts_from_before_a_migration_are_found_by_their_base_and_worst_change(database_url: str) -> None:
