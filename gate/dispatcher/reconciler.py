@@ -17,11 +17,12 @@ from gate.domain.events import WEBHOOK_PATH
 from gate.ports import EvaluationRow, Registry
 from gate.settings import Settings
 
-PAGES_A_SWEEP = 5
-"""Pages of 500 versions read at one sweep, besides those made lately: all of them in turns."""
+PAGES_A_SWEEP = 6
+"""Pages of 1,000 versions read at one sweep, besides those made lately: all of them in turns."""
 SHARE = 1 / 3
-"""Of the time between sweeps: so much is spent on what stayed as it was, where MLflow is slow; the rest waits its turn."""
-HIDDEN_EVERY = 3
+"""Of the time between sweeps: so much each is spent on versions in turn, on their tags, and on holders that stayed as they
+were, where MLflow or the ledger is slow; the rest waits its turn."""
+HIDDEN_EVERY = 2
 """Each so many sweeps the versions are looked for that MLflow's own searches leave out."""
 OVERLAP_MS = 600_000
 log = structlog.get_logger(__name__)
@@ -58,7 +59,8 @@ class Reconciler:
     def reconcile(self) -> bool:
         """One sweep; whether every part of it could be done."""
         # Each part is tried, whatever became of the one before it.
-        failures = [self._attempt(part) for part in (self._webhook, self._promotions, self._versions)].count(False)
+        parts = (self._webhook, self._holders, self._versions, self._promotions)
+        failures = [self._attempt(part) for part in parts].count(False)
         sound = failures == 0
         self._metrics.reconciliations.labels("done" if sound else "failed").inc()
         if sound:
@@ -85,25 +87,40 @@ class Reconciler:
         if result != "kept":
             self._audit("webhook " + result, {"url": url})
 
+    def _holders(self) -> None:
+        self._watch.read()
+
     def _versions(self) -> None:
         bases = self._standing.ledger.bases()
         since_ms = int(1000 * self._clock()) - OVERLAP_MS - int(2000 * self._settings.reconcile_every_s)
         for version in self._registry.versions(since_ms):
             self._ask(version, bases)
+        met = []
+        # What nobody has told of comes first: mending what is known may wait until it is met again.
         for version in self._in_turn():
+            self._watch.passed(version)
             self._ask(version, bases)
+            met.append(version)
+        until = self._share()
+        for version in met:
             self._mend(version)
+            if self._clock() > until:
+                return
 
     def _in_turn(self) -> Iterator[ModelVersion]:
         """The versions whose turn it is: so many at each sweep, however many there are."""
         if self._sweeps % HIDDEN_EVERY == 0:
             yield from self._registry.hidden_versions()
-        until = self._clock() + self._settings.reconcile_every_s * SHARE
+        until = self._share()
         for _ in range(PAGES_A_SWEEP):
             page, self._cursor = self._registry.versions_page(self._cursor)
             yield from page
             if not self._cursor or self._clock() > until:
                 return
+
+    def _share(self) -> float:
+        """When the share of time that begins now is over."""
+        return self._clock() + self._settings.reconcile_every_s * SHARE
 
     def _ask(self, version: ModelVersion, bases: Sequence[Base]) -> None:
         request = request_for(version, self._standing.policy(version), bases)

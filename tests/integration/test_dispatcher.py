@@ -209,6 +209,18 @@ def test_a_verdict_on_a_version_that_became_a_base_is_moot(bench):
     assert bench.registry.version("my-llm", "3").tags == {}
 
 
+def test_a_verdict_that_became_moot_is_told_once_and_never_mended(bench):
+    version = bench.registry.add(a_version())
+    bench.judge(version)
+    base = Base(name="base", digest="b" * 64, source=version.uri, suite="staged", checkpoint=a_checkpoint())
+    bench.ledger.save_base(base, bench.clock())
+    for _ in range(4):
+        bench.step(after_s=20)
+    assert bench.sample("gate_reconciliations_total", result="done") == 4
+    assert bench.sample("gate_projections_total", result="moot") == 1
+    assert "projection mended" not in bench.audited()
+
+
 def test_a_registry_that_is_away_delays_the_verdict_and_the_dispatcher_goes_on(bench):
     bench.judge(bench.registry.add(a_version()))
     bench.registry.away = True
