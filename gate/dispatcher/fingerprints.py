@@ -7,10 +7,9 @@ from collections.abc import Mapping
 
 import structlog
 
-from gate.adapters.standing import Standing
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import GateError, NotFound
-from gate.ports import Registry
+from gate.ports import EvaluationRow, Ledger, Registry
 
 NAMED_AT_MOST = 5
 log = structlog.get_logger(__name__)
@@ -19,13 +18,14 @@ log = structlog.get_logger(__name__)
 class Fingerprints:
     """Compares listings with the files that verdicts speak of."""
 
-    def __init__(self, standing: Standing, registry: Registry) -> None:
-        self._standing, self._registry = standing, registry
+    def __init__(self, ledger: Ledger, registry: Registry) -> None:
+        self._ledger, self._registry = ledger, registry
         self._judged: dict[str, Mapping[str, int]] = {}
 
-    def differences(self, version: ModelVersion) -> tuple[str, ...]:
-        """Names of files that are new, gone, or of another size; empty where none is, or where nobody can tell now."""
-        judged = self._files_of(version)
+    def differences(self, version: ModelVersion, row: EvaluationRow | None) -> tuple[str, ...]:
+        """Names of files that are new, gone, or of another size than in the version's evaluation; empty where none is,
+        or where nobody can tell now."""
+        judged = self._files_of(row)
         try:
             found = self._registry.listing(version) if judged else None
         except NotFound:
@@ -38,14 +38,12 @@ class Fingerprints:
         different = sorted(path for path, _ in found.items() ^ judged.items())
         return tuple(dict.fromkeys(different))[:NAMED_AT_MOST]
 
-    def _files_of(self, version: ModelVersion) -> Mapping[str, int]:
+    def _files_of(self, row: EvaluationRow | None) -> Mapping[str, int]:
         """Sizes of the judged files; what a verdict speaks of never changes, so they are read once."""
-        policy = self._standing.policy(version)
-        row = self._standing.ledger.evaluation_of(version.identity, policy.digest) if policy else None
         if row is None or row.evidence_key is None:
             return {}
         if row.request.key not in self._judged:
-            evidence = self._standing.ledger.evidence(row.evidence_key)
+            evidence = self._ledger.evidence(row.evidence_key)
             files = evidence.candidate.files if evidence else ()
             self._judged[row.request.key] = {file.path: file.size for file in files}
         return self._judged[row.request.key]

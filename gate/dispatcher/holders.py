@@ -1,11 +1,9 @@
 """Who holds which protected place, read from the registry in slices so that a sweep's cost stays bounded.
 
-A few pages of registered models are read at each sweep: a small registry as a whole every time, a large one in
-turns. What was seen to change is looked at in the same sweep; what stays as it was is looked at again in turns.
+A few pages of registered models are read at each sweep: a small registry as a whole every time, a large one in turns.
 """
 
-from collections.abc import Container, Iterator, Sequence
-from math import ceil
+from collections.abc import Container, Iterator
 
 from gate.adapters.standing import Standing
 from gate.domain.promotion import Holding
@@ -13,10 +11,6 @@ from gate.ports import Registry
 
 PAGES_A_SWEEP = 4
 """Pages of 1,000 registered models read at one sweep."""
-TURNS = 4
-"""In how many sweeps each holding that stays as it was is looked at again."""
-ALL_AT_ONCE = 100
-"""Up to so many holdings are all looked at in each sweep."""
 NEW_AT_ONCE = 1_000
 """So many new ones are looked at in one sweep; the others in the next, so that one sweep comes to its end."""
 
@@ -50,11 +44,6 @@ class Holders:
     def new(self, known: Container[Holding]) -> list[Holding]:
         """Those never looked at, as many as one sweep can look at."""
         return [each for each in self.held() if each not in known][:NEW_AT_ONCE]
-
-    @staticmethod
-    def again(known: Sequence[Holding]) -> Sequence[Holding]:
-        """Of those looked at before, in the order in which they were, the ones whose turn it is."""
-        return known if len(known) <= ALL_AT_ONCE else known[: ceil(len(known) / TURNS)]
 
     def _guards(self, held: Holding) -> bool:
         match held.kind:

@@ -1,7 +1,11 @@
-"""Who holds the protected aliases and stages, compared with who may: kept in mind, reported, by policy undone."""
+"""Who holds the protected aliases and stages, compared with who may: kept in mind, reported, by policy undone.
+
+A holding that is new, or whose version is found to be another under the same number, is looked at in the same sweep;
+one that stays as it was again in turns. The versions that the sweep reads anyway are not asked for once more.
+"""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,6 +30,10 @@ from gate.domain.verdict import Outcome
 from gate.ports import EvaluationRow, Registry
 
 PAGE = 500
+TURNS = 3
+"""In so many sweeps each holding that stays as it was is looked at again."""
+ALL_AT_ONCE = 100
+"""Up to so many holdings are all looked at in each sweep."""
 log = structlog.get_logger(__name__)
 
 
@@ -43,12 +51,16 @@ UNDONE = (Drift.BYPASSED, Drift.REVOKED)
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was found when a holding was last looked at. ``until``: when its approval in force ends, Unix seconds."""
+    """What was found when a holding was last looked at, in which sweep, and the identity of the version.
 
+    ``until``: when its approval in force ends, Unix seconds.
+    """
+
+    sweep: int
     version: str
-    drifts: bool
-    differs: bool
-    until: int | None
+    drifts: bool = False
+    differs: bool = False
+    until: int | None = None
 
 
 class PromotionWatch:
@@ -69,24 +81,53 @@ class PromotionWatch:
         self._holders = Holders(standing, registry)
         self._restorer = Restorer(standing, registry, clock, metrics)
         self._rehashing = Rehashing(standing, rehash_every_s)
-        self._fingerprints = Fingerprints(standing, registry)
+        self._fingerprints = Fingerprints(standing.ledger, registry)
         self._reported: set[tuple[str, str, str]] = set()
         self._seen: dict[Holding, Seen] = {}
+        self._places: set[tuple[str, str]] = set()
+        self._passed: dict[tuple[str, str], ModelVersion] = {}
+        self._sweep = 0
         self._budget_s = budget_s
 
-    def look(self) -> None:
-        """One look: in order is kept in mind, drift is undone where it may be, what remains is counted and told once."""
+    def read(self) -> None:
+        """Read who holds what: the beginning of a sweep."""
+        self._sweep += 1
         self._holders.read()
         present = set(self._holders.held())
         self._seen = {held: seen for held, seen in self._seen.items() if held in present}
-        again, until = self._holders.again(tuple(self._seen)), self._clock() + self._budget_s
-        for held in self._holders.new(self._seen):
+        self._places = {(held.name, held.version) for held in present}
+        self._passed = {}
+
+    def passed(self, version: ModelVersion) -> None:
+        """Take note of a version that this sweep has read; where it holds a place, it need not be asked for again."""
+        place = version.name, version.version
+        if place in self._places:
+            self._passed[place] = version
+
+    def look(self) -> None:
+        """One look: in order is kept in mind, drift is undone where it may be, what remains is counted and told once."""
+        for held in (*self._holders.new(self._seen), *self._changed()):
             self._see(held)
-        for held in again:
+        until = self._clock() + self._budget_s
+        for held in self._again():
             if self._clock() > until:
                 break
             self._see(held)
         self._count()
+
+    def _changed(self) -> Sequence[Holding]:
+        """Those whose version is another one than when they were looked at, under the same number."""
+        met = ((held, seen, self._passed.get((held.name, held.version))) for held, seen in self._seen.items())
+        return [held for held, seen, version in met if version is not None and version.identity != seen.version]
+
+    def _again(self) -> Sequence[Holding]:
+        """The ones whose turn it is, in the order in which they were looked at before."""
+        turns = 1 if len(self._seen) <= ALL_AT_ONCE else TURNS
+        return [held for held, seen in self._seen.items() if self._sweep - seen.sweep >= self._turn(held, turns)]
+
+    def _turn(self, held: Holding, turns: int) -> int:
+        """After how many sweeps a holding is looked at again: one whose version was read anyway costs no call."""
+        return 1 if (held.name, held.version) in self._passed else turns
 
     def _see(self, held: Holding) -> None:
         # Taken out and put in again: what was looked at longest ago comes first.
@@ -106,24 +147,24 @@ class PromotionWatch:
 
     def _examined(self, held: Holding) -> Seen | None:
         try:
-            version = self._registry.version(held.name, held.version)
+            version = self._passed.get((held.name, held.version)) or self._registry.version(held.name, held.version)
         except NotFound:
             return None
         # What says it is a prompt has no files. Where it has some, its row was changed in the registry's database.
         if version.is_prompt and not self._registry.has_files(version):
-            return None
+            return Seen(self._sweep, version.identity)
         now = self._clock()
         position = self._standing.position(version, now)
         drifts = self._drifts(held, version, position)
         if drifts is None:
             return None
-        differences = ", ".join(self._fingerprints.differences(version))
+        differences = ", ".join(self._fingerprints.differences(version, position.row))
         self._rehashing.ask(position, now, differences)
         approved = position.answer.allowed and position.answer.outcome is Outcome.APPROVED
         until = position.verdict.expires_at if approved and position.verdict else None
-        return Seen(version.identity, drifts, self._changed(version, differences), until)
+        return Seen(self._sweep, version.identity, drifts, self._overwritten(version, differences), until)
 
-    def _changed(self, version: ModelVersion, different: str) -> bool:
+    def _overwritten(self, version: ModelVersion, different: str) -> bool:
         """Whether a promoted version's files are others than those judged; each set of differences is told once."""
         fact = ("files", different, version.identity)
         if different and fact not in self._reported:

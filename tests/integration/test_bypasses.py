@@ -76,6 +76,7 @@ class Watched:
         self.registry.pointers["my-llm", alias] = number
 
     def look(self) -> dict[tuple[str, str], str]:
+        self.watch.read()
         self.watch.look()
         return self.registry.pointers
 

@@ -137,6 +137,7 @@ def test_each_promoted_version_is_asked_for_once_a_period_and_at_once_when_its_l
     asked = []
     for _ in range(3):
         for _ in range(2):
+            watch.read()
             watch.look()
         asked.append(
             sum(n for (queue, _), n in promoted.ledger.backlog(promoted.clock()).jobs.items() if queue == "cpu")
