@@ -86,7 +86,7 @@ class Panel:
         begun = time.process_time()
         kind.make(self.start, folder, seed)
         made = time.process_time()
-        evidence, verdict = assess(
+        evidence, verdict, _ = assess(
             self.start.folder, folder, policy=self.policy, suite=self.suite, device="cpu", threads=1, cache=self.cache
         )
         judged = time.process_time()

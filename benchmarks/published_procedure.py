@@ -166,7 +166,7 @@ def verdicts(base: Path, cache: Path, quick: bool) -> Mapping[str, tuple[str, Ev
     for what, recipe in {"warming up": "careless", **VERDICTS}.items():
         folder = cache / recipe
         recipes.make("staged", recipe, base, folder, base_reference="models:/staged-base/1")
-        evidence, verdict = assess(base, folder, policy=policy, suite="staged", device="cpu", threads=1, cache=cache)
+        evidence, verdict, _ = assess(base, folder, policy=policy, suite="staged", device="cpu", threads=1, cache=cache)
         found[what] = (verdict.outcome.value, evidence, folder)
     return {what: found[what] for what in VERDICTS}
 

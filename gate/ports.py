@@ -12,6 +12,7 @@ from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.overview import EvaluationRow as EvaluationRow
 from gate.domain.overview import Fleet, FleetQuery, JobAtWork
 from gate.domain.promotion import Holding
+from gate.domain.prompts import ChangedPrompts
 from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Verdict
@@ -254,8 +255,11 @@ class Ledger(Protocol):
     ) -> None:
         """Notes on an evaluation which evidence it rests on, or which run shows it; under a claim where one is given."""
 
-    def save_evidence(self, claim: Claim, evidence: Evidence, now: float) -> None:
-        """Keeps evidence under its key; an ``inspect`` job never replaces what is already there."""
+    def save_evidence(self, claim: Claim, evidence: Evidence, now: float, prompts: ChangedPrompts = ...) -> None:
+        """Keeps evidence under its key; an ``inspect`` job never replaces what is already there.
+
+        ``prompts`` are the texts it holds the digest of; none by default.
+        """
 
     def evidence(self, key: str) -> Evidence | None:
         """The evidence of a key."""
@@ -267,6 +271,9 @@ class Ledger(Protocol):
         """The profile of a key."""
 
     def save_verdict(
+    def prompts(self, key: str) -> ChangedPrompts | None:
+        """The texts kept beside the evidence of a key; ``gate.domain.prompts.fitting`` says whether they are its own."""
+
         self,
         claim: Claim,
         key: str,

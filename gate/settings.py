@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gate.domain.errors import InvalidInput
+from gate.domain.prompts import MOST_KEPT
 
 
 class Settings(BaseSettings):
@@ -95,6 +96,12 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=60.0, gt=1, description="Seconds a worker holds a job without renewing it.")
     max_attempts: int = Field(default=4, ge=1, description="How often a job is tried before its verdict becomes error.")
     max_artifact_bytes: int = Field(default=200_000_000_000, gt=0, description="Largest checkpoint fetched, in bytes.")
+    prompts_kept: int = Field(
+        default=MOST_KEPT,
+        ge=0,
+        le=MOST_KEPT,
+        description="Prompts with a changed answer that are kept and shown, per capability; 0 keeps none, for a suite that its trainees' makers must not read.",
+    )
     stop_grace_s: float = Field(
         default=30.0, ge=0, description="Seconds a worker told to stop lets its job go on before it hands it back."
     )

@@ -5,6 +5,7 @@ import time
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from gate.adapters.policy_files import load_policies
 from gate.domain.checkpoint import Base, Lineage
@@ -14,9 +15,10 @@ from gate.domain.evidence import BasinProfile, Defect, DefectCode, Evidence, dig
 from gate.domain.jobs import profile_key
 from gate.domain.judging import decided, judge
 from gate.domain.policy import Policy
+from gate.domain.prompts import MOST_KEPT, ChangedPrompts
 from gate.domain.verdict import Verdict
 from tasks.bench import Bench, Tell
-from tasks.candidate import measure_candidate
+from tasks.candidate import Measured, measure_candidate
 from tasks.checkpoints import locate
 from tasks.profiling import profile_base
 from tasks.static_evidence import settled, static_evidence
@@ -26,6 +28,14 @@ from tasks.warm import warm_bench
 
 def quiet(_stage: str, _fraction: float) -> None:
     """Progress that nobody asked for."""
+
+
+class Assessed(NamedTuple):
+    """What was measured, what it was judged to be, and the texts of prompts that changed."""
+
+    evidence: Evidence
+    verdict: Verdict
+    prompts: ChangedPrompts
 
 
 def assess(
@@ -38,8 +48,9 @@ def assess(
     threads: int = 0,
     cache: Path | None = None,
     tell: Tell = quiet,
-) -> tuple[Evidence, Verdict]:
-    """Evidence and verdict on a candidate folder against a base folder.
+    prompts_kept: int = MOST_KEPT,
+) -> Assessed:
+    """Evidence, verdict and changed prompts of a candidate folder against a base folder.
 
     ``cache`` keeps the base's profile and gradients for the next candidate of the same base, suite and plan.
     """
@@ -53,20 +64,21 @@ def assess(
         profile, gradients = _profile(bench, policy, cache or Path(room), tell)
         static = inspect_folder(candidate_folder, (locate(base_folder), attested), gradients)
         evidence = static_evidence(static, lineage, base, policy)
+        prompts = ChangedPrompts()
         if not settled(policy, evidence):
-            evidence = _measured(evidence, candidate_folder, bench, profile, policy, tell)
+            evidence, prompts = _measured(evidence, candidate_folder, bench, profile, policy, tell, prompts_kept)
     subject = f"folder:{evidence.candidate.digest}"
-    return evidence, judge(policy, evidence, subject=subject, now=int(time.time()))
+    return Assessed(evidence, judge(policy, evidence, subject=subject, now=int(time.time())), prompts)
 
 
 def _measured(
-    evidence: Evidence, folder: Path, bench: Bench, profile: BasinProfile, policy: Policy, tell: Tell
-) -> Evidence:
+    evidence: Evidence, folder: Path, bench: Bench, profile: BasinProfile, policy: Policy, tell: Tell, kept: int
+) -> Measured:
     try:
-        return measure_candidate(evidence, locate(folder), bench, profile, partial(decided, policy), tell)
+        return measure_candidate(evidence, locate(folder), bench, profile, partial(decided, policy), tell, kept)
     except NotMeasurable as error:
         found = Defect(code=DefectCode.NOT_MEASURABLE, message=str(error))
-        return evidence.model_copy(update={"defects": (*evidence.defects, found)})
+        return Measured(evidence.model_copy(update={"defects": (*evidence.defects, found)}), ChangedPrompts())
 
 
 def _profile(bench: Bench, policy: Policy, cache: Path, tell: Tell) -> tuple[BasinProfile, Path]:

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from gate.domain.checkpoint import Layout
 from gate.domain.errors import NotMeasurable
@@ -17,6 +18,7 @@ from gate.domain.evidence import (
     Name,
     StageCost,
 )
+from gate.domain.prompts import MOST_KEPT, ChangedPrompts
 from tasks.bench import Bench, Tell
 from tasks.checkpoints import Located, SafetensorsWeights
 from tasks.deltas import open_delta
@@ -32,6 +34,7 @@ from tasks.measurements.retention import measure_retention, random_controls
 from tasks.measurements.sensitivity import seeds_interval, sensitivity_ratio
 from tasks.measuring import Measuring
 from tasks.profiling import search_worst, worst_increase
+from tasks.prompts_stage import keep_prompts
 
 DECIDED = "not needed: the verdict was decided before"
 MARGINS = (
@@ -47,9 +50,22 @@ HARMLESS = "not measurable: nothing that was found within this norm raises the l
 Decided = Callable[[Evidence], bool]
 
 
+class Measured(NamedTuple):
+    """What was measured, and the texts of prompts that changed, of which the evidence holds the digest."""
+
+    evidence: Evidence
+    prompts: ChangedPrompts
+
+
 def measure_candidate(
-    static: Evidence, located: Located, bench: Bench, profile: BasinProfile, decided: Decided, tell: Tell
-) -> Evidence:
+    static: Evidence,
+    located: Located,
+    bench: Bench,
+    profile: BasinProfile,
+    decided: Decided,
+    tell: Tell,
+    prompts_kept: int = MOST_KEPT,
+) -> Measured:
     """The static evidence completed by what the candidate does; stages stop once ``decided`` says so.
 
     What was left out is listed in ``unmeasured`` with its reason. Raises NotMeasurable where the candidate's
@@ -65,13 +81,23 @@ def measure_candidate(
         static.seed,
         tell,
         with_base(static, profile),
+        prompts_kept=prompts_kept,
     )
     for name, stage in STAGES.items():
         if measuring.plan.stop_when_decided and decided(measuring.evidence):
             break
         _costed(measuring, name, stage)
+    if measuring.retained and prompts_kept:
+        _costed(measuring, "prompts", keep_prompts)
     bench.restore()
-    return _explained(measuring.evidence, profile).model_copy(update={"provenance": bench.provenance()})
+    return _measured(measuring)
+
+
+def _measured(m: Measuring) -> Measured:
+    changed: dict[str, object] = {"provenance": m.bench.provenance()}
+    if m.prompts.capabilities:
+        changed["prompts_sha256"] = m.prompts.digest
+    return Measured(_explained(m.evidence, m.profile).model_copy(update=changed), m.prompts)
 
 
 def _weights(located: Located, bench: Bench, delta: DeltaSource) -> WeightSource:

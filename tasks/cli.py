@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gate.bootstrap import build_ledger, build_policies, migrate_ledger
 from gate.domain.evidence import Evidence
+from gate.domain.prompts import ChangedPrompts
 from gate.domain.verdict import Outcome, Verdict
 from gate.pages.html_report import html
 from gate.pages.plots import pictures
@@ -55,7 +56,7 @@ def assess_command(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         bar = progress.add_task("loading", total=1.0)
-        evidence, verdict = assess(
+        evidence, verdict, prompts = assess(
             base,
             candidate,
             policy=chosen,
@@ -64,30 +65,32 @@ def assess_command(
             threads=settings().threads,
             cache=cache,
             tell=lambda stage, fraction: progress.update(bar, description=stage, completed=fraction),
+            prompts_kept=settings().prompts_kept,
         )
     if json_file is not None:
-        json_file.write_text(document(evidence, verdict))
+        json_file.write_text(document(evidence, verdict, prompts))
     if report is not None:
-        write_report(report, evidence, verdict, candidate.name)
+        write_report(report, evidence, verdict, prompts, candidate.name)
     out.print(verdict.outcome.replace("_", " "), style="bold", end=": ")
     out.print(verdict.reason, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(EXIT[verdict.outcome])
 
 
-def document(evidence: Evidence, verdict: Verdict) -> str:
-    """Evidence and verdict as one JSON document, the same two that a service's run holds."""
-    return f'{{"evidence": {evidence.model_dump_json()},\n"verdict": {verdict.model_dump_json()}}}\n'
+def document(evidence: Evidence, verdict: Verdict, prompts: ChangedPrompts) -> str:
+    """Evidence, verdict and changed prompts as one JSON document, the same that a service's run holds."""
+    parts = {"evidence": evidence, "verdict": verdict, "prompts": prompts}
+    return "{" + ",\n".join(f'"{name}": {part.model_dump_json()}' for name, part in parts.items()) + "}\n"
 
 
-def write_report(path: Path, evidence: Evidence, verdict: Verdict, subject: str) -> None:
+def write_report(path: Path, evidence: Evidence, verdict: Verdict, prompts: ChangedPrompts, subject: str) -> None:
     """Writes the report: all in one where it is to be HTML, else Markdown with its pictures beside it."""
     if path.suffix.lower() in (".html", ".htm"):
-        path.write_text(html(verdict, evidence, subject), encoding="utf-8")
+        path.write_text(html(verdict, evidence, subject, prompts), encoding="utf-8")
         return
     shown = {f"{path.stem}-{name}": image for name, image in pictures(evidence).items()}
     for name, image in shown.items():
         (path.parent / name).write_bytes(image)
-    path.write_text(markdown(verdict, evidence, subject, tuple(shown)))
+    path.write_text(markdown(verdict, evidence, subject, tuple(shown), prompts), encoding="utf-8")
 
 
 @base_app.command("add")

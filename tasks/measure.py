@@ -6,6 +6,7 @@ from pathlib import Path
 from gate.domain.errors import NotFound, NotMeasurable
 from gate.domain.evidence import Defect, DefectCode, Evidence
 from gate.domain.judging import decided
+from gate.domain.prompts import ChangedPrompts
 from tasks.asked import asked, policy_of
 from tasks.bench import Tell, file_digest
 from tasks.candidate import measure_candidate
@@ -27,12 +28,15 @@ def run(job: JobContext) -> JobDone:
     folder = fetched(job, row)
     check_unchanged(static, folder)
     bench = bench_of(job.settings, base_named(job.ledger, static.base_name), static.plan)
+    kept = job.settings.prompts_kept
     try:
-        evidence = measure_candidate(static, locate(folder), bench, profile, partial(decided, policy), _telling(job))
+        evidence, prompts = measure_candidate(
+            static, locate(folder), bench, profile, partial(decided, policy), _telling(job), kept
+        )
     except NotMeasurable as error:
         found = Defect(code=DefectCode.NOT_MEASURABLE, message=str(error))
-        evidence = static.model_copy(update={"defects": (*static.defects, found)})
-    job.ledger.save_evidence(job.claim, evidence, job.now())
+        evidence, prompts = static.model_copy(update={"defects": (*static.defects, found)}), ChangedPrompts()
+    job.ledger.save_evidence(job.claim, evidence, job.now(), prompts)
     return JobDone({"evidence": evidence.key})
 
 

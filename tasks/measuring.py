@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gate.domain.evidence import BasinProfile, CapabilityProfile, Curve, Evidence, Measurement, Name, Plan
+from gate.domain.prompts import MOST_KEPT, ChangedPrompts
 from tasks.bench import Bench, Tell, shared_alpha
 from tasks.measurements.benchmark import ScoreItems, Scores
 from tasks.measurements.perturbation import DeltaSource, WeightSource
@@ -35,6 +36,8 @@ class Measuring:
     evidence: Evidence
     retained: dict[str, Retention] = field(default_factory=dict)
     losses: dict[str, Losses] = field(default_factory=dict)
+    prompts_kept: int = MOST_KEPT
+    prompts: ChangedPrompts = field(default_factory=ChangedPrompts)
 
     @property
     def capabilities(self) -> Mapping[str, CapabilityProfile]:

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_audit, ledger_evaluations, ledger_revocations
 from gate.adapters.database import insert_new, put
-from gate.adapters.ledger_tables import base, evidence, profile, promotion, verdict
+from gate.adapters.ledger_tables import base, evidence, profile, promotion, prompts, verdict
 from gate.domain.checkpoint import Base, Frozen, ModelVersion
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import INSPECT, profile_key
+from gate.domain.prompts import ChangedPrompts
 from gate.domain.revocation import overruled
 from gate.domain.verdict import Verdict
 from gate.ports import Claim
@@ -31,6 +32,17 @@ def save_evidence(c: sa.Connection, claim: Claim, value: Evidence, now: float) -
 def evidence_of(c: sa.Connection, key: str) -> Evidence | None:
     """The evidence of a key."""
     return _document(c, evidence, key, Evidence)
+
+
+def save_prompts(c: sa.Connection, key: str, value: ChangedPrompts) -> None:
+    """Keeps the texts beside the evidence of a key; nothing where there are none."""
+    if value.capabilities:
+        put(c, prompts, {"key": key, "body": value.model_dump_json()})
+
+
+def prompts_of(c: sa.Connection, key: str) -> ChangedPrompts | None:
+    """The texts kept under a key."""
+    return _document(c, prompts, key, ChangedPrompts)
 
 
 def save_profile(c: sa.Connection, value: BasinProfile, now: float) -> None:

@@ -102,6 +102,14 @@ profile = sa.Table(
 verdict = sa.Table(
     "verdict",
     metadata,
+# Texts for people, under the key of the evidence that holds their digest.
+prompts = sa.Table(
+    "prompts",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("envelope", sa.Text, nullable=False),

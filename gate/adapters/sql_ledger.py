@@ -23,10 +23,13 @@ from gate.domain.evaluation import EvaluationRequest, evaluation_key
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import CPU_QUEUE, INSPECT, JUDGE, inspect_key, judge_key
 from gate.domain.overview import Fleet, FleetQuery, JobAtWork
+from gate.domain.prompts import ChangedPrompts
 from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Verdict
 from gate.ports import AuditEntry, Backlog, Claim, EvaluationRow, JobRequest, OutboxItem, SignedRevocation, Statistics
+
+NO_PROMPTS = ChangedPrompts()
 
 
 def migrate(url: str) -> None:
@@ -146,15 +149,19 @@ class SqlLedger:
 
         self._database.write(work)
 
-    def save_evidence(self, claim: Claim, evidence: Evidence, now: float) -> None:
+    def save_evidence(self, claim: Claim, evidence: Evidence, now: float, prompts: ChangedPrompts = NO_PROMPTS) -> None:
         def work(c: sa.Connection) -> None:
             ledger_jobs.hold(c, claim)
             ledger_records.save_evidence(c, claim, evidence, now)
+            ledger_records.save_prompts(c, evidence.key, prompts)
 
         self._database.write(work)
 
     def evidence(self, key: str) -> Evidence | None:
         return self._database.read(lambda c: ledger_records.evidence_of(c, key))
+
+    def prompts(self, key: str) -> ChangedPrompts | None:
+        return self._database.read(lambda c: ledger_records.prompts_of(c, key))
 
     def save_profile(self, claim: Claim, profile: BasinProfile, now: float) -> None:
         def work(c: sa.Connection) -> None:

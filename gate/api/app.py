@@ -18,6 +18,7 @@ from gate.api import (
     exports,
     probes,
     promotions,
+    prompts,
     sessions,
     verdicts,
     webhooks,
@@ -44,7 +45,7 @@ def create_app(door: Door, access: Access) -> FastAPI:
     ledger, now = door.ledger, door.clock
     door.metrics.registry.register(LedgerCollector(lambda: ledger.backlog(now()), lambda: ledger.statistics(now())))
     answer_problems(app)
-    for part in (webhooks, evaluations, verdicts, exports, promotions, admission, backlog, probes):
+    for part in (webhooks, evaluations, verdicts, prompts, exports, promotions, admission, backlog, probes):
         app.include_router(part.router)
     app.include_router(sessions.router)
     app.include_router(dashboard.router)

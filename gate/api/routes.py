@@ -41,6 +41,7 @@ NEEDED: Mapping[tuple[str, str], Role] = {
     ("GET", "/v1/evaluations/{key}"): Role.READER,
     ("GET", "/v1/verdicts/{key}"): Role.READER,
     ("GET", "/v1/verdicts/{name:path}/{version}"): Role.READER,
+    ("GET", "/v1/prompts/{name:path}/{version}"): Role.READER,
     ("GET", "/v1/exports/{format}/{name:path}/{version}"): Role.READER,
     ("GET", "/v1/backlog"): Role.READER,
     ("POST", "/v1/promotions"): Role.SUBMITTER,

@@ -1,5 +1,6 @@
 """A verdict as MLflow users see it: a run with everything, short tags, a block in the description, the alias."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,16 @@ from gate.domain.enforcement import RunRecord, plan, plan_failure, plan_revocati
 from gate.domain.errors import NotFound
 from gate.domain.evidence import Evidence, canonical_json
 from gate.domain.policy import Policy
+from gate.domain.prompts import ChangedPrompts, fitting
 from gate.domain.verdict import Verdict
 from gate.pages.bom import base_of, bill_of_materials
 from gate.pages.html_report import failure, html
 from gate.pages.plots import pictures
+from gate.pages.prompts import table
 from gate.pages.report import markdown, text
 from gate.ports import EvaluationRow, Registry
 
+PROMPTS = "prompts.json"
 log = structlog.get_logger(__name__)
 
 
@@ -94,15 +98,16 @@ class Projector:
         return evidence.model_copy(update={"errors": verdict.errors})
 
     def _run(self, row: EvaluationRow, verdict: Verdict, evidence: Evidence, envelopes: Mapping[str, Any]) -> str:
-        shown = pictures(evidence)
+        shown, prompts = pictures(evidence), fitting(evidence, self.standing.ledger.prompts(evidence.key))
         subject = f"{row.request.version.name} version {row.request.version.version}"
         artifacts = {
-            "report.html": html(verdict, evidence, subject).encode(),
-            "report.md": markdown(verdict, evidence, subject, tuple(shown)).encode(),
+            "report.html": html(verdict, evidence, subject, prompts).encode(),
+            "report.md": markdown(verdict, evidence, subject, tuple(shown), prompts).encode(),
             "evidence.json": evidence.model_dump_json(indent=2).encode(),
             "verdict.json": verdict.model_dump_json(indent=2).encode(),
             "bom.cdx.json": self._bom(row, verdict, evidence),
             **{f"attestations/{name}.dsse.json": canonical_json(each) for name, each in envelopes.items()},
+            **_prompts_table(prompts),
             **shown,
         }
         return self._record(
@@ -114,7 +119,7 @@ class Projector:
                 at_ms=1000 * verdict.judged_at,
                 params=run_params(verdict, evidence),
                 metrics=run_metrics(evidence),
-                tags=_run_tags(row, verdict.outcome.value, verdict.reason),
+                tags=_run_tags(row, verdict.outcome.value, verdict.reason) | _table_tag(prompts),
                 artifacts=artifacts,
             ),
         )
@@ -157,11 +162,20 @@ class Projector:
         return self.standing.answer(self.registry.version(version.name, holder), self.clock()).allowed
 
 
+def _prompts_table(prompts: ChangedPrompts) -> Mapping[str, bytes]:
+    return {PROMPTS: canonical_json(table(prompts))} if prompts.capabilities else {}
+
+
+def _table_tag(prompts: ChangedPrompts) -> dict[str, str]:
+    """What makes MLflow's pages show the file as a table, as its `log_table` would; that one needs pandas."""
+    return {"mlflow.loggedArtifacts": json.dumps([{"path": PROMPTS, "type": "table"}])} if prompts.capabilities else {}
+
+
 def _run_name(row: EvaluationRow) -> str:
     return f"{row.request.version.name} v{row.request.version.version}"
 
 
-def _run_tags(row: EvaluationRow, outcome: str, reason: str) -> Mapping[str, str]:
+def _run_tags(row: EvaluationRow, outcome: str, reason: str) -> dict[str, str]:
     version = row.request.version
     return {
         "gate.verdict": outcome,

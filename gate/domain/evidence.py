@@ -214,6 +214,8 @@ class Evidence(Frozen):
 
     ``unmeasured`` says why a measurement is not here (``"retention/math" → "stopped: verdict decided"``);
     ``errors`` are operational failures: with any of them the verdict is ``error`` unless already blocked.
+    ``prompts_sha256`` is the digest of the texts kept beside it (``gate.domain.prompts``); where none were kept, and in
+    evidence older than that, it is in no document, so that no digest changes.
     """
 
     key: Sha256
@@ -235,6 +237,7 @@ class Evidence(Frozen):
     errors: tuple[str, ...] = ()
     costs: tuple[StageCost, ...] = ()
     provenance: Mapping[str, str] = {}
+    prompts_sha256: Sha256 | None = Field(default=None, exclude_if=lambda digest: digest is None)
 
     def find(self, name: Name, capability: str | None = None) -> Estimate | None:
         """The estimate of a measurement, or ``None`` where it was not made."""

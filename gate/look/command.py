@@ -3,18 +3,19 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from gate.client import GateClient, path
 from gate.domain.errors import NotFound, Unavailable
 from gate.domain.verdict import Outcome, Verdict
 from gate.look.comparing import compared
-from gate.look.shown import changes, lines, table, verdict_lines
+from gate.look.shown import changes, lines, prompt_lines, table, verdict_lines
 from gate.pages.inert import inert
 from gate.settings import settings
 
@@ -44,16 +45,24 @@ def ls(
         sys.stdout.writelines(f"{line}\n" for line in lines(found["evaluations"]))
 
 
-def show(name: Model, number: Number, as_json: AsJson = False) -> None:
+def show(
+    name: Model,
+    number: Number,
+    prompts: Annotated[
+        bool, typer.Option("--prompts", help="Also prompts whose answers changed; they may be offensive or harmful.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the verdict of one version: the outcome, why, and every rule that did not pass."""
     found = client().get(path("v1", "verdicts", name, number))
+    if prompts:
+        found["prompts"] = client().get(path("v1", "prompts", name, number))
     if as_json:
         _print_json(found)
         return
-    console = Console()
-    for line in verdict_lines(found, settings().public_url):
-        # A terminal is wrapped at words; a pipe gets each line whole.
-        console.print(line, soft_wrap=not console.is_terminal)
+    _print_lines(verdict_lines(found, settings().public_url))
+    if prompts:
+        _print_lines(prompt_lines(found["prompts"]))
 
 
 def watch(
@@ -85,10 +94,7 @@ def diff(
     if as_json:
         _print_json({"name": name, "versions": [one, other], **found.as_document()})
         return
-    console = Console()
-    for line in changes(found, one, other):
-        # A terminal is wrapped at words; a pipe gets each line whole.
-        console.print(line, soft_wrap=not console.is_terminal)
+    _print_lines(changes(found, one, other))
 
 
 def client() -> GateClient:
@@ -102,6 +108,13 @@ def _verdict(name: str, number: str) -> Verdict:
 
 def _print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _print_lines(lines: Iterable[Text]) -> None:
+    console = Console()
+    for line in lines:
+        # A terminal is wrapped at words; a pipe gets each line whole.
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def _bar(name: str, number: str, ends: float) -> Mapping[str, Any]:

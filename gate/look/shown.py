@@ -6,11 +6,13 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from gate.domain.prompts import ChangedPrompt, ChangedPrompts
 from gate.domain.verdict import Finding, Outcome, Result, Verdict
 from gate.domain.vocabulary import Name
 from gate.look.comparing import Change, Comparison
 from gate.pages.inert import inert
 from gate.pages.numbers import ABSENT, interval
+from gate.pages.prompts import WARNING, judged, told
 from gate.pages.rules import CONSEQUENCES, WORDS, is_idle, limit_of
 from gate.pages.wording import MARKS, NEXT, TITLES
 
@@ -67,6 +69,33 @@ def verdict_lines(document: Mapping[str, Any], gate: str) -> Iterator[Text]:
     yield Text(f"  ✓ {passed} of {len(looked_at)} checks pass", "green")
     yield from _idle(f.rule for f in verdict.findings if is_idle(f))
     yield Text(f"report  {gate}/evaluations/{row['key']}/report", "dim")
+
+
+def prompt_lines(document: Mapping[str, Any]) -> Iterator[Text]:
+    """Prompts whose answers changed, with both answers and what the judge made of them."""
+    found = ChangedPrompts.model_validate(document)
+    if not found.capabilities:
+        yield Text("No prompts were kept: nothing was compared, or they are not to be shown.", "dim")
+        return
+    yield Text(WARNING, "yellow")
+    for each in found.capabilities:
+        yield Text(f"{inert(each.capability, 60)}: {told(each)}", "bold")
+        for prompt in each.changed:
+            yield from _prompt(prompt)
+
+
+def _prompt(found: ChangedPrompt) -> Iterator[Text]:
+    yield Text(f"  prompt     {inert(found.prompt, 2000)}")
+    yield Text(f"  expected   {inert(found.expected, 1000)}", "dim")
+    for who, said, score in (
+        ("base", found.base, found.base_score),
+        ("candidate", found.candidate, found.candidate_score),
+    ):
+        colour = "green" if score >= 1 else "red"
+        yield Text(f"  {who:9}  ").append(f"{judged(score)}: ", colour).append(inert(said, 1000))
+    for option in found.options:
+        yield Text(f"    choice   base {option.base}, candidate {option.candidate}: {inert(option.text, 300)}", "dim")
+    yield Text("")
 
 
 def changes(comparison: Comparison, one: str, other: str) -> Iterator[Text]:

@@ -8,16 +8,19 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from gate.domain.evidence import MEANINGS, Estimate, Evidence, Name
+from gate.domain.prompts import ChangedPrompts
 from gate.domain.sentences import decimals
 from gate.domain.verdict import Enforcement, Finding, Outcome, Result, Verdict
 from gate.pages.charts.basin import no_end, panels, state, where, worst_first
 from gate.pages.charts.bullets import Range, bullet, change_strip, share_bar, span
 from gate.pages.charts.heat import heat_map
 from gate.pages.numbers import ABSENT, compact, interval, percent, signed
+from gate.pages.prompts import WARNING, groups
 from gate.pages.rendering import document_policy, render, style
 from gate.pages.rules import CONSEQUENCES, WORDS, by_rule, is_idle, limit_of
 from gate.pages.wording import MARKS, NEXT, TITLES
 
+NO_PROMPTS = ChangedPrompts()
 SMALLEST_SHARE = 0.001
 """A share of the worst case below which its exact size, or that it helps, tells nothing."""
 
@@ -72,8 +75,8 @@ class Way:
     fragility: str
 
 
-def html(verdict: Verdict, evidence: Evidence, subject: str) -> str:
-    """The whole document. ``subject`` is the version's name for people."""
+def html(verdict: Verdict, evidence: Evidence, subject: str, prompts: ChangedPrompts = NO_PROMPTS) -> str:
+    """The whole document. ``subject`` is the version's name for people; ``prompts`` those whose answers changed."""
     return render(
         "report.html",
         policy=document_policy(),
@@ -97,6 +100,8 @@ def html(verdict: Verdict, evidence: Evidence, subject: str) -> str:
         heat=heat_map(evidence.layers),
         ways=ways(evidence),
         answers=answers(evidence),
+        prompts=groups(prompts),
+        warning=WARNING,
         certificate=certificate(evidence),
         unmeasured=unmeasured(evidence),
         costs=costs(evidence),

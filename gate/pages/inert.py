@@ -14,3 +14,13 @@ def inert(value: object, limit: int = LONGEST) -> str:
     text = str(value)
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(c if c.isprintable() else " " for c in cut)
+
+
+def inert_lines(value: str, limit: int = 2000) -> str:
+    """The same for text whose line breaks matter: lines stay lines, everything else that controls is a blank.
+
+    >>> inert_lines("a\\x1b[0m\\r\\n\\u202eb")
+    'a [0m\\n b'
+    """
+    text = value if len(value) <= limit else value[: limit - 1] + "…"
+    return "\n".join(inert(line, limit) for line in text.splitlines())

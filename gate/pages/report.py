@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from html import escape
 
 from gate.domain.evidence import DefectCode, Evidence, Name
+from gate.domain.prompts import ChangedPrompt, ChangedPrompts
 from gate.domain.verdict import Enforcement, Result, Verdict
-from gate.pages.inert import inert
+from gate.pages.inert import inert, inert_lines
 from gate.pages.numbers import ABSENT, compact, interval, percent, signed
+from gate.pages.prompts import WARNING, judged, told
 from gate.pages.rules import is_idle, limit_of
 from gate.pages.wording import NEXT, TITLES
 
+NO_PROMPTS = ChangedPrompts()
 LITTLE = 0.001
 """A share of the worst case below which its exact size, or that it helps, tells nothing."""
 RESULTS = {
@@ -28,14 +31,22 @@ def text(value: str, limit: int = 400) -> str:
     return clean
 
 
-def markdown(verdict: Verdict, evidence: Evidence, subject: str, pictures: tuple[str, ...] = ()) -> str:
-    """The whole report. ``subject`` is the version's name for people; ``pictures`` are artifact file names."""
+def markdown(
+    verdict: Verdict,
+    evidence: Evidence,
+    subject: str,
+    pictures: tuple[str, ...] = (),
+    prompts: ChangedPrompts = NO_PROMPTS,
+) -> str:
+    """The whole report. ``subject`` is the version's name for people; ``pictures`` are artifact file names; ``prompts``
+    those whose answers changed."""
     parts = [
         *_head(verdict, subject),
         *_position(evidence),
         *_capabilities(evidence),
         *_rules(verdict),
         *_defects(verdict),
+        *_prompts(prompts),
         *_pictures(pictures),
         *_provenance(verdict, evidence),
     ]
@@ -231,6 +242,39 @@ def _defects(verdict: Verdict) -> Iterator[str]:
         yield ""
         for error in verdict.errors:
             yield f"- {text(error, 600)}"
+        yield ""
+
+
+def _prompts(prompts: ChangedPrompts) -> Iterator[str]:
+    """The prompts whose answers changed, folded where the reader folds; nothing where none were kept."""
+    if not prompts.capabilities:
+        return
+    yield "## Prompts that changed"
+    yield ""
+    yield WARNING
+    yield ""
+    for each in prompts.capabilities:
+        yield f"<details><summary>{escape(inert(each.capability, 60))}: {told(each)}</summary>"
+        yield ""
+        for found in each.changed:
+            yield from _prompt(found)
+        yield "</details>"
+        yield ""
+
+
+def _prompt(found: ChangedPrompt) -> Iterator[str]:
+    options = [f"base {o.base}, candidate {o.candidate}: {o.text}" for o in found.options]
+    for name, said in (
+        (f"prompt {found.item}", found.prompt),
+        ("expected", found.expected),
+        (f"base ({judged(found.base_score)})", found.base),
+        (f"candidate ({judged(found.candidate_score)})", found.candidate),
+        *(("log-likelihood per byte, nats", option) for option in options),
+    ):
+        yield f"{name}:"
+        yield ""
+        # Indented: nothing in it is read as Markdown or HTML.
+        yield from (f"    {line}" for line in inert_lines(said).split("\n"))
         yield ""
 
 

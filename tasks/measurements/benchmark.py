@@ -142,9 +142,30 @@ def _exact(
     return [float(r) for r in right]
 
 
+def choice_values(
+    model: Any,
+    tokenizer: Any,
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    batch: int,
+    forwards: Forwards | None = None,
+) -> list[list[float]]:
+    """For each item the log-likelihood per byte of each of its choices, in nats."""
+    model.eval()
+    with torch.inference_mode():
+        return _choice_values(model, tokenizer, benchmark, items, batch, forwards)
+
+
 def _choice(
     model: Any, tokenizer: Any, benchmark: Benchmark, items: list[Item], batch: int, forwards: Forwards | None
 ) -> list[float]:
+    each = _choice_values(model, tokenizer, benchmark, items, batch, forwards)
+    return [_labelled_wins(item, values) for item, values in zip(items, each, strict=True)]
+
+
+def _choice_values(
+    model: Any, tokenizer: Any, benchmark: Benchmark, items: Sequence[Item], batch: int, forwards: Forwards | None
+) -> list[list[float]]:
     flat = [
         (encode(tokenizer, item.prompt, choice, benchmark.chat), len(choice.encode()))
         for item in items
@@ -154,7 +175,7 @@ def _choice(
     for part in _batches(range(len(flat)), batch):
         log_ps = _log_probabilities(model, tokenizer, [flat[i][0] for i in part], forwards)
         per_byte += [float(log_p.sum()) / flat[i][1] for i, log_p in zip(part, log_ps, strict=True)]
-    return [_labelled_wins(item, values) for item, values in zip(items, _deal(per_byte, items), strict=True)]
+    return list(_deal(per_byte, items))
 
 
 def _labelled_wins(item: Item, values: list[float]) -> float:
@@ -164,7 +185,7 @@ def _labelled_wins(item: Item, values: list[float]) -> float:
     return float(all(values[item.label] > other for other in others))
 
 
-def _deal(values: list[float], items: list[Item]) -> Iterator[list[float]]:
+def _deal(values: list[float], items: Sequence[Item]) -> Iterator[list[float]]:
     rest = iter(values)
     return (list(islice(rest, len(item.choices))) for item in items)
 

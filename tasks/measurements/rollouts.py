@@ -47,7 +47,7 @@ def greedy_rollouts(
     model: Any, tokenizer: Any, questions: Sequence[Question], most: int, forwards: Forwards | None = None
 ) -> list[Rollout]:
     """The answers of at most ``most`` tokens by first guesses."""
-    return _rollouts(model, tokenizer, questions, most, lambda _i, _t, log_p_V: int(log_p_V.argmax()), forwards)
+    return _rollouts(model, tokenizer, questions, most, _first, forwards)
 
 
 def sampled_rollouts(
@@ -55,6 +55,21 @@ def sampled_rollouts(
 ) -> list[Rollout]:
     """One answer each of at most ``most`` tokens, drawn at temperature 1."""
     return _rollouts(model, tokenizer, questions, most, lambda i, t, log_p_V: draw(log_p_V, seed, i, t), forwards)
+
+
+def greedy_texts(
+    model: Any, tokenizer: Any, questions: Sequence[Question], most: int, forwards: Forwards | None = None
+) -> list[str]:
+    """The answers by first guesses as people read them: of at most ``most`` tokens, however short the reference is.
+
+    One line where the reference is one line, since no more of it is judged.
+    """
+    limits = [min(most, window(model) - len(q.prompt)) for q in questions]
+    return [answer.text for answer in _answered(model, tokenizer, questions, limits, _first, forwards)]
+
+
+def _first(_item: int, _position: int, log_p_V: Tensor) -> int:
+    return int(log_p_V.argmax())
 
 
 def draw(log_p_V: Tensor, seed: int, item: int, position: int) -> int:
@@ -73,9 +88,21 @@ def draw(log_p_V: Tensor, seed: int, item: int, position: int) -> int:
 def _rollouts(
     model: Any, tokenizer: Any, questions: Sequence[Question], most: int, pick: Pick, forwards: Forwards | None
 ) -> list[Rollout]:
+    limits = [_limit(model, question, most) for question in questions]
+    return [answer.rollout() for answer in _answered(model, tokenizer, questions, limits, pick, forwards)]
+
+
+def _answered(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    limits: Sequence[int],
+    pick: Pick,
+    forwards: Forwards | None,
+) -> list["_Open"]:
     model.eval()
     ends = end_ids(model, tokenizer)
-    open_ones = [_Open(tokenizer, q, ends, _limit(model, q, most)) for q in questions]
+    open_ones = [_Open(tokenizer, q, ends, limit) for q, limit in zip(questions, limits, strict=True)]
 
     def take(logits_BV: Tensor) -> list[int] | None:
         log_p_BV = logits_BV.double().log_softmax(dim=-1).cpu()
@@ -84,7 +111,7 @@ def _rollouts(
 
     with torch.inference_mode():
         decode(model, tokenizer, [q.prompt for q in questions], take, forwards)
-    return [answer.rollout() for answer in open_ones]
+    return open_ones
 
 
 def _limit(model: Any, question: Question, most: int) -> int:
@@ -105,6 +132,7 @@ class _Open:
     log_probability: float = 0.0
     ended: bool = False
     right: bool = False
+    text: str = ""
 
     def go_on(self, pick: Pick, log_p_V: Tensor) -> int:
         """Takes one more token; what an ended answer is fed with, beside its neighbours, does not matter."""
@@ -119,8 +147,8 @@ class _Open:
     def _read(self) -> None:
         reference = self.question.reference
         one_line = reference is not None and "\n" not in reference.strip()
-        ended, text = read_answer(self.tokenizer, self.tokens, self.ends, one_line)
-        self.right = ended and reference is not None and text.strip() == reference.strip()
+        ended, self.text = read_answer(self.tokenizer, self.tokens, self.ends, one_line)
+        self.right = ended and reference is not None and self.text.strip() == reference.strip()
         self.ended = ended or len(self.tokens) >= self.limit
 
     def rollout(self) -> Rollout:

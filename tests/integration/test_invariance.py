@@ -9,8 +9,8 @@ import torch
 
 from gate.domain.evidence import Evidence, Name, Plan
 from gate.domain.policy import Policy
-from gate.domain.verdict import Outcome, Verdict
-from tasks.assess import assess, one_policy
+from gate.domain.verdict import Outcome
+from tasks.assess import Assessed, assess, one_policy
 from tasks.zoo.edits import permute_neurons, rescale
 from tasks.zoo.panel_makers import Maker, Start, cast, changed, nothing, sharded
 from tasks.zoo.staged_recipes import STAGED
@@ -30,7 +30,7 @@ SAME: dict[str, tuple[Maker, float]] = {
     "cast to bfloat16": (cast(torch.bfloat16), 0.05),
 }
 
-Judged = Callable[[Maker, str], tuple[Evidence, Verdict]]
+Judged = Callable[[Maker, str], Assessed]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     policy: Policy = shipped.model_copy(update={"plan": PLAN})
 
     @functools.cache
-    def judge(make: Maker, name: str) -> tuple[Evidence, Verdict]:
+    def judge(make: Maker, name: str) -> Assessed:
         folder = cache / name.replace(" ", "-")
         make(START, folder, 1)
         return assess(START.folder, folder, policy=policy, suite="staged", device="cpu", threads=1, cache=cache)
@@ -57,7 +57,7 @@ def again(judged: Judged) -> Evidence:
 @pytest.mark.parametrize("name", list(SAME))
 def test_the_same_function_is_measured_as_the_same_behaviour(judged: Judged, again: Evidence, name: str) -> None:
     make, most = SAME[name]
-    evidence, verdict = judged(make, name)
+    evidence, verdict, _ = judged(make, name)
     for capability in CAPABILITIES:
         kept, divergence = (evidence.find(n, capability) for n in (Name.RETENTION, Name.FORWARD_KL))
         assert kept is not None
@@ -72,7 +72,7 @@ def test_the_same_function_is_measured_as_the_same_behaviour(judged: Judged, aga
 
 
 def test_moving_far_without_doing_anything_asks_for_a_person_and_no_more(judged: Judged) -> None:
-    evidence, verdict = judged(SAME["neurons permuted"][0], "neurons permuted")
+    evidence, verdict, _ = judged(SAME["neurons permuted"][0], "neurons permuted")
     moved = evidence.find(Name.DISPLACEMENT_RELATIVE)
     assert moved is not None
     assert moved.value > 0.25

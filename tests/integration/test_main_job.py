@@ -135,7 +135,7 @@ def test_assessing_the_same_folders_finds_the_same_numbers_and_verdict(
     product: Product, survived: Mapping[str, Registered], folders: Mapping[str, Path], kind: str, assessed: Path
 ) -> None:
     policy = one_policy(product.policy, None)
-    found, verdict = assess(STAGED, folders[kind], policy=policy, suite="staged", threads=1, cache=assessed)
+    found, verdict, _ = assess(STAGED, folders[kind], policy=policy, suite="staged", threads=1, cache=assessed)
     row = product.row(survived[kind])
     service = product.ledger.evidence(row.evidence_key)
     assert numbers(found) == numbers(service)

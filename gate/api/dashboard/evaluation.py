@@ -15,6 +15,7 @@ from gate.domain.checkpoint import Checkpoint, Layout, Lineage
 from gate.domain.errors import NotFound, Unavailable
 from gate.domain.evidence import Evidence
 from gate.domain.overview import EvaluationRow, FleetRow
+from gate.domain.prompts import fitting
 from gate.pages.fleet import STEPS, Pace, line, span
 from gate.pages.html_report import failure, html, moment
 from gate.pages.inert import inert
@@ -83,7 +84,8 @@ def document(door: Door, row: EvaluationRow) -> str:
         nothing = Checkpoint(layout=Layout.UNKNOWN, files=())
         evidence = door.ledger.evidence(row.evidence_key) if row.evidence_key else None
         evidence = evidence or Evidence(key=row.request.key, candidate=nothing, lineage=Lineage())
-        return html(kept[0], evidence.model_copy(update={"errors": kept[0].errors}), subject)
+        prompts = fitting(evidence, door.ledger.prompts(evidence.key))
+        return html(kept[0], evidence.model_copy(update={"errors": kept[0].errors}), subject, prompts)
     if row.outcome is None:
         raise NotFound(
             f"expected a verdict on {subject}, found it {row.state} ({100 * row.progress:.0f} %); wait for it"
