@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from gate.adapters.logs import configure_logging
+from gate.adapters.tracing import start_tracing
 from gate.check.command import check
 from gate.doctor.command import doctor
 from gate.domain.errors import GateError, InvalidInput, Unavailable
@@ -97,6 +98,7 @@ def api() -> None:
     from gate.api.app import build_app
 
     configure_logging(settings().log_level)
+    start_tracing(settings().traces_endpoint, "api")
     host, port = settings().api_address()
     uvicorn.run(
         build_app(settings()),
@@ -119,6 +121,7 @@ def dispatcher() -> None:
     from gate.dispatcher import Dispatcher
 
     configure_logging(settings().log_level)
+    start_tracing(settings().traces_endpoint, "dispatcher")
     migrate_ledger(settings())
     Dispatcher(
         ledger=build_ledger(settings()),

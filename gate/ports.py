@@ -20,7 +20,10 @@ from gate.domain.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job held by this worker until its lease ends; every write is conditional on ``epoch``."""
+    """A job held by this worker until its lease ends; every write is conditional on ``epoch``.
+
+    ``trace`` is the W3C traceparent under which it was asked for, where that was traced.
+    """
 
     key: str
     kind: str
@@ -28,6 +31,7 @@ class Claim:
     epoch: int
     attempts: int
     outages: int = 0
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,10 @@ class JobRequest:
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """Something to be done outside the database: ``doorbell`` or ``project`` (write a verdict to the registry)."""
+    """Something to be done outside the database: ``doorbell`` or ``project`` (write a verdict to the registry).
+
+    Its payload's ``trace`` is the traceparent of what it belongs to, or ``None``.
+    """
 
     seq: int
     kind: str
@@ -264,6 +271,9 @@ class Ledger(Protocol):
     def evidence(self, key: str) -> Evidence | None:
         """The evidence of a key."""
 
+    def prompts(self, key: str) -> ChangedPrompts | None:
+        """The texts kept beside the evidence of a key; ``gate.domain.prompts.fitting`` says whether they are its own."""
+
     def save_profile(self, claim: Claim, profile: BasinProfile, now: float) -> None:
         """Keeps a base's profile under ``gate.domain.jobs.profile_key``."""
 
@@ -271,9 +281,6 @@ class Ledger(Protocol):
         """The profile of a key."""
 
     def save_verdict(
-    def prompts(self, key: str) -> ChangedPrompts | None:
-        """The texts kept beside the evidence of a key; ``gate.domain.prompts.fitting`` says whether they are its own."""
-
         self,
         claim: Claim,
         key: str,

@@ -114,6 +114,10 @@ class Settings(BaseSettings):
         default=0, ge=0, description="Port of /metrics of a worker or the dispatcher; 0 turns it off."
     )
     log_level: str = Field(default="INFO", description="Level of the JSON log.")
+    traces_endpoint: str = Field(
+        default="",
+        description="OTLP/HTTP address that traces are sent to, as `http://collector:4318/v1/traces`; empty means none. Needs `basin-gate[tracing]`; the OpenTelemetry SDK's own variables (`OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_TRACES_SAMPLER` …) say the rest.",
+    )
 
     def api_address(self) -> tuple[str, int]:
         """Host and port on which the API listens."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from celery import Task
-from celery.signals import setup_logging, task_failure, worker_process_init, worker_ready
+from celery.signals import setup_logging, task_failure, worker_process_init, worker_process_shutdown, worker_ready
 from prometheus_client import start_http_server
 
 from gate.adapters.celery_queue import TASK_NAMES, celery_app
@@ -17,6 +17,7 @@ from gate.adapters.database import ledger_url
 from gate.adapters.logs import configure_logging
 from gate.adapters.metrics import WorkerMetrics
 from gate.adapters.sql_ledger import SqlLedger
+from gate.adapters.tracing import start_tracing, stop_tracing
 from gate.settings import settings
 from tasks.running import OBSERVERS, run_job
 
@@ -58,6 +59,16 @@ def serve_metrics(**_: object) -> None:
         log.warning("metrics not served", port=settings().metrics_port, error=str(error))
 
 
+def trace_jobs(**_: object) -> None:
+    """Records the jobs of this process, where an address is set."""
+    start_tracing(settings().traces_endpoint, "worker")
+
+
+def send_last_spans(**_: object) -> None:
+    """Sends what is left: a pool's child ends without Python's own farewell."""
+    stop_tracing()
+
+
 def show_liveness(sender: Any, **_: object) -> None:
     """Touches the heartbeat file from the loop that takes doorbells: it grows old when that loop does not turn."""
     file = settings().heartbeat_file
@@ -75,5 +86,7 @@ for name in TASK_NAMES.values():
     app.task(answer, name=name, bind=True)
 task_failure.connect(give_back)
 worker_process_init.connect(serve_metrics)
+worker_process_init.connect(trace_jobs)
+worker_process_shutdown.connect(send_last_spans)
 worker_ready.connect(show_liveness)
 setup_logging.connect(log_as_json)

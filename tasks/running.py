@@ -10,13 +10,14 @@ import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import structlog
 
+from gate.adapters import tracing
 from gate.domain.errors import InvalidInput, LostLease, NotMeasurable, Unavailable
 from gate.domain.jobs import KINDS
 from gate.ports import Claim, JobRequest, Ledger
@@ -56,6 +57,13 @@ class JobContext:
         self.settings = settings
         self.lost = threading.Event()
         self.told: Mapping[str, Any] | None = None
+        self._stage = ExitStack()
+
+    def __enter__(self) -> "JobContext":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stage.close()
 
     @staticmethod
     def now() -> float:
@@ -64,6 +72,10 @@ class JobContext:
 
     def progress(self, stage: str, fraction: float) -> None:
         """Says which stage the job is in and how much of the whole (0 to 1) is behind it; a point to be stopped at."""
+        if self.told is None or stage != self.told["stage"]:
+            self._stage.close()
+            # What is measured, not of which capability: spans have few names.
+            self._stage.enter_context(tracing.span(stage.partition(":")[0], stage=stage))
         self.told = {"stage": stage, "fraction": min(1.0, max(0.0, fraction))}
         self.check_cancelled()
 
@@ -93,19 +105,26 @@ def run_job(key: str, owner: str, ledger: Ledger, settings: Settings) -> str:
         if claim is None:
             log.debug("nothing to do")
             return "nothing"
-        return _run(JobContext(claim, ledger, settings))
+        about = {"evaluation": claim.payload["evaluation"]} if "evaluation" in claim.payload else {}
+        with structlog.contextvars.bound_contextvars(**about):
+            return _run(JobContext(claim, ledger, settings))
 
 
 def _run(context: JobContext) -> str:
-    kind, begun = context.claim.kind, time.monotonic()
-    log.info("job begins", attempt=context.claim.attempts, epoch=context.claim.epoch)
-    with _heartbeat(context):
-        outcome, ending = _attempt(context)
-        outcome = _settle(outcome, ending)
-    seconds = time.monotonic() - begun
-    log.info("job ends", outcome=outcome, seconds=round(seconds, 3))
-    for observe in OBSERVERS:
-        observe(kind, outcome, seconds)
+    claim, begun = context.claim, time.monotonic()
+    with tracing.span(
+        claim.kind, parent=claim.trace, root=True, kind="consumer", job=claim.key, attempt=claim.attempts
+    ) as span:
+        log.info("job begins", attempt=claim.attempts, epoch=claim.epoch)
+        with _heartbeat(context):
+            with context:
+                outcome, ending = _attempt(context)
+            outcome = _settle(outcome, ending)
+        seconds = time.monotonic() - begun
+        log.info("job ends", outcome=outcome, seconds=round(seconds, 3))
+        span.tell(outcome=outcome)
+        for observe in OBSERVERS:
+            observe(claim.kind, outcome, seconds)
     return outcome
 
 

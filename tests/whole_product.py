@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from trace_collector import Collector
 
 from gate.adapters.ledger_tables import ENDED, audit, delivery, evidence, job, verdict
 from gate.adapters.policy_files import DEFAULT
@@ -58,11 +59,14 @@ class Registered:
 
 
 class Product:
-    """A running stack with the staged base onboarded, and what a user does with it."""
+    """A running stack that sends its traces to a collector, with the staged base onboarded, and what a user does with it."""
 
     def __init__(self, state: Path) -> None:
+        self.collector = Collector()
         self.policy = small_policy(state / "policy.yaml")
         given = {"GATE_RECONCILE_EVERY_S": "3", "GATE_THREADS": "1", "GATE_LEASE_S": str(LEASE_S)}
+        given |= {"GATE_TRACES_ENDPOINT": self.collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        given |= {"OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=gate"}
         self.stack = EmbeddedStack(state / "gate", policies=self.policy, settings=given)
         self.stack.start()
         self.client = MlflowClient(self.stack.mlflow_uri, self.stack.mlflow_uri)
@@ -203,3 +207,4 @@ class Product:
     def close(self) -> None:
         self.ledger.close()
         self.stack.stop()
+        self.collector.stop()

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_outbox
+from gate.adapters import ledger_outbox, tracing
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job
 from gate.domain.evaluation import EvaluationRequest
@@ -36,6 +36,7 @@ def add(c: sa.Connection, request: EvaluationRequest, now: float) -> bool:
         "key": request.key,
         "name": request.version.name,
         "request": request.model_dump_json(),
+        "trace": tracing.carrier(),
         "created_at": now,
         "updated_at": now,
     }
@@ -129,6 +130,7 @@ def _row(row: Mapping[Any, Any]) -> EvaluationRow:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         projected=row["projected_at"] is not None,
+        trace_id=tracing.trace_id_of(row["trace"]),
     )
 
 

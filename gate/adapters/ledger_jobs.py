@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_audit, ledger_evaluations, ledger_outbox, ledger_runs
+from gate.adapters import ledger_audit, ledger_evaluations, ledger_outbox, ledger_runs, tracing
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import ENDED, FAILED, QUEUED, RUNNING, WAITING, job
 from gate.domain.errors import InvalidInput, LostLease
@@ -161,13 +161,16 @@ def expired_leases(c: sa.Connection, now: float) -> int:
 
 def _enqueue(c: sa.Connection, request: JobRequest, now: float, replacing: str | None) -> None:
     waits = request.waits_for is not None and not _has_ended(c, request.waits_for)
-    asked = {
+    asked: dict[str, Any] = {
         "payload": dict(request.payload),
         "state": WAITING if waits else QUEUED,
         "waits_for": request.waits_for,
         "not_before": now,
         "queued_at": now,
     }
+    traceparent = tracing.carrier()
+    if traceparent is not None:
+        asked["trace"] = traceparent
     asked_now = _insert(c, request, asked, now) or _ask_anew(c, request.key, asked, replacing)
     if asked_now and not waits:
         ledger_outbox.ring(c, request.key, request.kind, request.queue, now)
@@ -237,4 +240,4 @@ def _lost(claim: Claim) -> LostLease:
 
 
 def _claim_of(row: sa.Row[Any]) -> Claim:
-    return Claim(row.key, row.kind, row.payload, row.epoch, row.attempts, row.outages)
+    return Claim(row.key, row.kind, row.payload, row.epoch, row.attempts, row.outages, row.trace)

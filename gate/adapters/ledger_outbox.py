@@ -17,13 +17,15 @@ KEPT_S = 7 * 86_400.0
 def ring(c: sa.Connection, key: str, kind: str, queue: str, now: float, at: float | None = None) -> None:
     """Asks for a worker to be told of a job, now or ``at`` a later time."""
     due = now if at is None else at
-    _post(c, DOORBELL, key, {"queue": queue, "kind": kind, "key": key}, now, due)
-    c.execute(sa.update(job).where(job.c.key == key).values(rung_at=due))
+    rung = sa.update(job).where(job.c.key == key).values(rung_at=due).returning(job.c.trace)
+    payload = {"queue": queue, "kind": kind, "key": key, "trace": c.execute(rung).scalar()}
+    _post(c, DOORBELL, key, payload, now, due)
 
 
 def project(c: sa.Connection, evaluation_key: str, now: float) -> None:
     """Asks for an ended evaluation to be written to the registry."""
-    _post(c, PROJECT, evaluation_key, {"evaluation": evaluation_key}, now, now)
+    trace = c.execute(sa.select(evaluation.c.trace).where(evaluation.c.key == evaluation_key)).scalar()
+    _post(c, PROJECT, evaluation_key, {"evaluation": evaluation_key, "trace": trace}, now, now)
 
 
 def due(c: sa.Connection, now: float, limit: int) -> Sequence[OutboxItem]:

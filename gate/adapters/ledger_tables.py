@@ -5,6 +5,9 @@ import sqlalchemy as sa
 QUEUED, RUNNING, WAITING, DONE, FAILED = "queued", "running", "waiting", "done", "failed"
 ENDED = (DONE, FAILED)
 
+_UNCOUNTED = sa.text("outcome IS NOT NULL AND counted IS NULL")
+_OPEN = sa.text("outcome IS NULL")
+
 metadata = sa.MetaData()
 
 delivery = sa.Table(
@@ -40,9 +43,11 @@ job = sa.Table(
     sa.Column("progress", sa.JSON(none_as_null=True)),
     sa.Column("result", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.Text),
+    sa.Column("trace", sa.Text),
     sa.CheckConstraint("state IN ('waiting', 'queued', 'running', 'done', 'failed')", name="job_state_known"),
     sa.Index("job_by_state", "state", "lease_until"),
     sa.Index("job_by_dependency", "waits_for", "state"),
+    sa.Index("job_by_queue", "queue", "state"),
 )
 
 # One row for each claim of a job, written when it begins and completed when it ends.
@@ -57,6 +62,8 @@ job_run = sa.Table(
     sa.Column("begun_at", sa.Double, nullable=False),
     sa.Column("ended_at", sa.Double),
     sa.Column("outcome", sa.Text),
+    sa.Column("counted", sa.Boolean),
+    sa.Index("job_run_uncounted", "job", "epoch", sqlite_where=_UNCOUNTED, postgresql_where=_UNCOUNTED),
 )
 
 evaluation = sa.Table(
@@ -77,6 +84,10 @@ evaluation = sa.Table(
     sa.Column("basin_position", sa.Double),
     sa.Column("base_digest", sa.Text),
     sa.Column("worst_change", sa.Double),
+    sa.Column("trace", sa.Text),
+    sa.Column("counted", sa.Boolean),
+    sa.Index("evaluation_uncounted", "key", sqlite_where=_UNCOUNTED, postgresql_where=_UNCOUNTED),
+    sa.Index("evaluation_open", "created_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
     sa.Index("evaluation_by_time", "created_at"),
     sa.Index("evaluation_by_name", "name", "created_at"),
     sa.Index("evaluation_by_base", "base_digest", "created_at"),
@@ -91,6 +102,14 @@ evidence = sa.Table(
     sa.Column("saved_at", sa.Double, nullable=False),
 )
 
+# Texts for people, under the key of the evidence that holds their digest.
+prompts = sa.Table(
+    "prompts",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
 profile = sa.Table(
     "profile",
     metadata,
@@ -102,14 +121,6 @@ profile = sa.Table(
 verdict = sa.Table(
     "verdict",
     metadata,
-# Texts for people, under the key of the evidence that holds their digest.
-prompts = sa.Table(
-    "prompts",
-    metadata,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("body", sa.Text, nullable=False),
-)
-
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("envelope", sa.Text, nullable=False),
@@ -167,6 +178,16 @@ figure = sa.Table(
     sa.Column("at", sa.Double, nullable=False),
 )
 
+# What ended runs and evaluations add up to, those marked as counted: one row for each number that metrics tell.
+tally = sa.Table(
+    "tally",
+    metadata,
+    sa.Column("series", sa.Text, primary_key=True),
+    sa.Column("label", sa.Text, primary_key=True),
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("value", sa.Double, nullable=False),
+)
+
 revocation = sa.Table(
     "revocation",
     metadata,
@@ -188,6 +209,7 @@ audit = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("previous", sa.Text, nullable=False),
     sa.Column("hash", sa.Text, nullable=False),
+    sa.Index("audit_by_event", "event", "seq"),
     sqlite_autoincrement=True,
 )
 

@@ -1,15 +1,19 @@
-"""The JSON log: one object a line on standard error, with the key of the job or request it is about."""
+"""The JSON log: one object a line on standard error, with the key of the job or request it is about,
+and the ids of its trace where there is one."""
 
 import logging
 import sys
 
 import structlog
 
+from gate.adapters.tracing import add_ids
+
 
 def configure_logging(level: str) -> None:
     """Sends our own and every library's log lines through one JSON renderer."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_ids,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 
+from gate.adapters import tracing
 from gate.domain.jobs import KINDS
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -123,7 +124,7 @@ class WorkerMetrics:
 
     def observe(self, kind: str, outcome: str, _seconds: float) -> None:
         """Counts one run."""
-        self._runs.labels(kind, outcome).inc()
+        self._runs.labels(kind, outcome).inc(exemplar=tracing.exemplar())
 
 
 def _counter(registry: CollectorRegistry, name: str, meaning: str, label: str, *values: str) -> Counter:

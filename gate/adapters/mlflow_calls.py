@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import requests
 from mlflow.exceptions import MlflowException
 
+from gate.adapters import tracing
 from gate.domain.errors import GateError, InvalidInput, NotFound, Unavailable
 
 # MLflow's own defaults let one call retry for about four minutes. The gate has an outbox and a reconciler: it
@@ -43,6 +44,12 @@ def be_impatient() -> None:
 @contextmanager
 def asking(what: str) -> Iterator[None]:
     """Run calls to MLflow; what goes wrong is raised as `NotFound`, `Unavailable` or `InvalidInput`."""
+    with tracing.span("mlflow", kind="client", call=what), _translating(what):
+        yield
+
+
+@contextmanager
+def _translating(what: str) -> Iterator[None]:
     try:
         yield
     except GateError:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from gate.adapters import tracing
 from gate.adapters.metrics import Metrics
 from gate.api.door import Door, take_in
 from gate.api.problems import Oversized
@@ -35,8 +36,11 @@ async def receive(request: Request) -> Response:
     with door.metrics.delivery_seconds.time(), _counted(door.metrics):
         body = await _body(request, door.max_body_bytes)
         delivery = verify_delivery(request.headers, body, door.secrets, door.clock(), door.tolerance_s)
-        result = await run_in_threadpool(take_in, door, delivery, parse_event(delivery))
-    door.metrics.deliveries.labels(result).inc()
+        # Only what is signed begins a trace: a stranger could fill the collector.
+        with tracing.span("delivery", root=True, kind="server", delivery=delivery.id) as begun:
+            result = await run_in_threadpool(take_in, door, delivery, parse_event(delivery))
+            begun.tell(result=result)
+            door.metrics.deliveries.labels(result).inc(exemplar=tracing.exemplar())
     status = ANSWERS[result]
     return Response(status_code=204) if status == 204 else JSONResponse({"result": result}, status)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
+from gate.adapters import tracing
 from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.standing import Standing
 from gate.dispatcher.projection import Projector
@@ -116,7 +117,8 @@ class Dispatcher:
 
     def _attempt(self, item: OutboxItem) -> bool:
         try:
-            self._do(item)
+            with tracing.span(item.kind, parent=item.payload.get("trace"), kind="producer"):
+                self._do(item)
         except Exception as error:
             if not isinstance(error, GateError):
                 log.exception("outbox item failed", seq=item.seq, kind=item.kind)

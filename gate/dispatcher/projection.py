@@ -183,4 +183,5 @@ def _run_tags(row: EvaluationRow, outcome: str, reason: str) -> dict[str, str]:
         "gate.model": version.name,
         "gate.version": version.version,
         "mlflow.note.content": f"{outcome.replace('_', ' ')}: {reason}"[:5000],
+        **({"gate.trace": row.trace_id} if row.trace_id else {}),
     }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import structlog
 
+from gate.adapters import tracing
 from gate.adapters.ledger_metrics import RECONCILED_AT
 from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.signing import Verifier
@@ -126,9 +127,12 @@ class Reconciler:
         request = request_for(version, self._standing.policy(version), bases)
         if request is None or request.key in self._asked:
             return
-        if self._standing.ledger.request_evaluation(request, self._clock()):
-            self._metrics.missed_versions.inc()
-            log.info("version found by the reconciler", version=version.uri, evaluation=request.key)
+        with tracing.span("reconcile", root=True, evaluation=request.key) as begun:
+            if self._standing.ledger.request_evaluation(request, self._clock()):
+                self._metrics.missed_versions.inc(exemplar=tracing.exemplar())
+                log.info("version found by the reconciler", version=version.uri, evaluation=request.key)
+            else:
+                begun.forget()
         self._asked.add(request.key)
 
     def _mend(self, version: ModelVersion) -> None:

@@ -13,7 +13,8 @@ class EvaluationRow:
 
     State, stage and progress follow from the jobs at work, so they cannot go stale. ``reason`` is the verdict's
     once done; before that the last error of the job at work, if it had one. ``outcome`` without a stored verdict
-    is ``error``: the judging itself failed for good.
+    is ``error``: the judging itself failed for good. ``trace_id`` (32 hex digits) is of the trace from its delivery to
+    its verdict, where that was recorded.
     """
 
     request: EvaluationRequest
@@ -27,6 +28,7 @@ class EvaluationRow:
     created_at: float
     updated_at: float
     projected: bool
+    trace_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from builders import a_verdict
 
+from gate.adapters import migrations
 from gate.adapters.database import Database
 from gate.adapters.ledger_tables import metadata
 from gate.adapters.sql_ledger import migrate
+
+MIGRATIONS = Path(migrations.__path__[0])
 
 
 def differences(url: str) -> list[object]:
@@ -70,18 +75,23 @@ def test_a_new_sqlite_file_may_be_opened_while_another_process_writes_its_first_
     assert found == 0
 
 
+def migrate_to(database: Database, revision: str) -> None:
+    """Brings an empty database to an earlier version of the schema."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    def upgrade(c: sa.Connection) -> None:
+        config.attributes["connection"] = c
+        command.upgrade(config, revision)
+
+    database.write(upgrade)
+
+
 def test_verdicts_from_before_a_migration_are_found_by_their_base_and_worst_change(database_url: str) -> None:
-    migrate(database_url)
     database = Database(database_url)
+    migrate_to(database, "0004")
 
     def before(c: sa.Connection) -> None:
-        for change in (
-            "DROP INDEX evaluation_by_base",
-            "ALTER TABLE evaluation DROP COLUMN base_digest",
-            "ALTER TABLE evaluation DROP COLUMN worst_change",
-            "UPDATE alembic_version SET version_num = '0004'",
-        ):
-            c.execute(sa.text(change))
         row = {"key": "k", "name": "n", "request": "{}", "created_at": 1.0, "updated_at": 1.0}
         c.execute(sa.text("INSERT INTO evaluation (key, name, request, created_at, updated_at) VALUES (:key, :name, :request, :created_at, :updated_at)"), row)  # fmt: skip
         body = a_verdict().model_dump_json()
@@ -94,3 +104,4 @@ def test_verdicts_from_before_a_migration_are_found_by_their_base_and_worst_chan
     row = database.read(lambda c: c.execute(sa.text("SELECT base_digest, worst_change FROM evaluation")).one())
     database.close()
     assert tuple(row) == ("b" * 64, -0.98)
+    assert differences(database_url) == []
