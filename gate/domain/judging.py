@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from gate.domain.evidence import Estimate, Evidence
 from gate.domain.policy import Policy, Rule
-from gate.domain.sentences import measured, unmeasured
+from gate.domain.sentences import measured, uncalibrated, unmeasured
 from gate.domain.verdict import DefectFinding, Enforcement, Finding, Outcome, Result, Verdict
 
 SECONDS_A_DAY = 86_400
@@ -86,7 +86,9 @@ def _finding(rule: Rule, capability: str | None, evidence: Evidence) -> Finding:
     estimate = evidence.find(rule.measurement, capability)
     at_least = _lower_limit(rule, capability, evidence)
     limit = rule.at_most if rule.at_most is not None else at_least
-    if estimate is None or limit is None:
+    if rule.calibration is not None and not rule.calibration.covers(evidence):
+        estimate, result, sentence = None, Result.MISSING, uncalibrated(rule, capability, rule.calibration, evidence)
+    elif estimate is None or limit is None:
         result, sentence = Result.MISSING, unmeasured(rule, capability, evidence)
     else:
         result = compare(estimate, at_least=at_least, at_most=rule.at_most)

@@ -87,6 +87,9 @@ def _covers(rule: Rule, by: Rule) -> bool:
     """Whether whatever passes ``by`` passes ``rule``, and what does not pass weighs as much."""
     if (rule.measurement, rule.capability) != (by.measurement, by.capability):
         return False
+    # A calibrated limit passes candidates of one base only; one without, or of another base, passes others.
+    if rule.calibration is not None and (by.calibration is None or by.calibration.scope != rule.calibration.scope):
+        return False
     return STRICTNESS.index(by.enforcement) >= STRICTNESS.index(rule.enforcement) and _limit_covers(rule, by)
 
 

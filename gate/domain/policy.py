@@ -1,12 +1,13 @@
 """Permission: rules over measurements, and the one function where evidence meets them."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from gate.domain.checkpoint import Frozen
-from gate.domain.evidence import MEANINGS, DefectCode, Name, Plan, digest_json
+from gate.domain.checkpoint import Frozen, Sha256
+from gate.domain.evidence import MEANINGS, DefectCode, Evidence, Name, Plan, digest_json
 from gate.domain.verdict import Enforcement
 from gate.domain.vocabulary import SHOWN_ONLY
 
@@ -30,11 +31,43 @@ DEFECT_DEFAULTS: Mapping[DefectCode, Enforcement] = {
 }
 
 
+class Calibration(Frozen):
+    """What a limit was learned from, and what it promises: of good fine-tunes like those, at most ``false_block`` fail any of
+    ``rules``, at ``confidence``. It speaks of this base, suite and plan alone; of any other, its rule is not decided.
+
+    ``good_digest`` and ``bad_digest`` are over the candidates' digests; of the bad ones, ``bad_held`` failed some of the rules.
+    """
+
+    base_digest: Sha256
+    suite_digest: Sha256
+    plan_digest: Sha256
+    day: date
+    rules: tuple[str, ...] = Field(min_length=1)
+    false_block: float = Field(gt=0, lt=1)
+    confidence: float = Field(gt=0, lt=1)
+    good: int = Field(ge=1)
+    good_digest: Sha256
+    bad: int = Field(ge=0)
+    bad_held: int = Field(ge=0)
+    bad_digest: Sha256
+
+    @property
+    def scope(self) -> tuple[str, str, str]:
+        """The base, suite and plan that it speaks of, by digest."""
+        return self.base_digest, self.suite_digest, self.plan_digest
+
+    def covers(self, evidence: Evidence) -> bool:
+        """Whether the evidence is of that base, measured with that suite and plan."""
+        return self.scope == (evidence.base_digest, evidence.suite_digest, evidence.plan.digest)
+
+
 class Rule(Frozen):
     """A closed comparator over one measurement.
 
     Exactly one of ``at_least`` and ``at_most``; the word ``margin`` stands for minus the suite's margin of the
     capability (only with ``retention``). ``capability`` is a name, or ``*`` for each capability of the suite.
+    ``calibration`` says what the limit was learned from, where it was; without one it is in no document, so that no
+    digest changes.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
@@ -44,6 +77,7 @@ class Rule(Frozen):
     at_most: float | None = None
     enforcement: Enforcement = Enforcement.BLOCK
     reason: str = Field(min_length=1)
+    calibration: Calibration | None = Field(default=None, exclude_if=lambda found: found is None)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

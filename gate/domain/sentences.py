@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from gate.domain.evidence import MEANINGS, Estimate, Evidence, Name
-from gate.domain.policy import Rule
+from gate.domain.policy import Calibration, Rule
 
 MOST_DECIMALS = 6
 NOUNS = {
@@ -77,6 +77,18 @@ def unmeasured(rule: Rule, capability: str | None, evidence: Evidence) -> str:
     """What was not measured, and why; told by the evidence where it knows."""
     noun = _noun(rule.measurement, None if capability == "*" else capability)
     return f"{noun} was not measured: {_why_unmeasured(rule, capability, evidence)}"
+
+
+def uncalibrated(rule: Rule, capability: str | None, learned_on: Calibration, evidence: Evidence) -> str:
+    """That a limit says nothing of this candidate, and which of base, suite and plan is another one."""
+    found = (evidence.base_digest, evidence.suite_digest, evidence.plan.digest)
+    differ = [
+        f"{what} {wanted[:12]}, found {(here or 'none')[:12]}"
+        for what, wanted, here in zip(("base", "suite", "plan"), learned_on.scope, found, strict=True)
+        if wanted != here
+    ]
+    noun = _noun(rule.measurement, None if capability == "*" else capability)
+    return f"{noun} has no limit here: it was calibrated for {'; '.join(differ)}; calibrate it for this one"
 
 
 def _why_unmeasured(rule: Rule, capability: str | None, evidence: Evidence) -> str:
