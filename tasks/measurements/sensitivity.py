@@ -72,7 +72,7 @@ def measure_sensitivity(
     ``count`` is how many items there are. The model is left at the source.
     """
     adversarial, random = [], []
-    with _in_float32(model):
+    with in_float32(model):
         for number in range(seeds):
             key = f"{capability}/ascent/{number}"
             of = partial(loss, sorted(item_order(count, seed, key)[:items]))
@@ -89,7 +89,7 @@ def largest_increase(
     model: nn.Module, source: WeightSource, loss: Callable[[], Tensor], *, radius: float, steps: int, seed: int
 ) -> float:
     """The largest loss increase that one search from the source finds within the radius; the model is left there."""
-    with _in_float32(model):
+    with in_float32(model):
         write_weights(model, source)
         found = ascend(model, source, loss, clean_loss=_value(loss), radius=radius, steps=steps, seed=seed)
     write_weights(model, source)
@@ -156,7 +156,7 @@ _LARGEST = 700.0
 
 
 @contextmanager
-def _in_float32(model: nn.Module) -> Iterator[None]:
+def in_float32(model: nn.Module) -> Iterator[None]:
     """The model's parameters (not its buffers) in float32 meanwhile; afterwards they want writing anew."""
     dtypes = [(parameter, parameter.dtype) for parameter in model.parameters()]
     for parameter, _ in dtypes:
