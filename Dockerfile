@@ -6,7 +6,8 @@
 #
 # A worker for NVIDIA GPUs: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
 # (torch brings its CUDA libraries along, each at the version that it demands; the host has the driver only.)
-# For releases pin the base by its digest: --build-arg PYTHON_IMAGE=python:…@sha256:…; an SBOM: --sbom=true.
+# Each image says what it was built of: /opt/basin-gate/bom.cdx.json (CycloneDX, its Python packages); BuildKit's --sbom=true
+# tells of the system's packages too. For releases pin the base by its digest: --build-arg PYTHON_IMAGE=python:…@sha256:…
 
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.14-slim-bookworm
 
@@ -33,8 +34,9 @@ ARG EXTRA_REQUIREMENTS=""
 FROM installer AS api-files
 COPY --from=wheel /wheels /wheels
 RUN /opt/basin-gate/bin/pip install --constraint /src/requirements.lock \
-      "$(echo /wheels/basin_gate-*.whl)[service]" ${EXTRA_REQUIREMENTS} \
+      "$(echo /wheels/basin_gate-*.whl)[service,tracing]" ${EXTRA_REQUIREMENTS} \
  && /opt/basin-gate/bin/pip check \
+ && /opt/basin-gate/bin/basin-gate version --bom > /opt/basin-gate/bom.cdx.json \
  && /opt/basin-gate/bin/python -c "import importlib.util as u; assert u.find_spec('torch') is None, 'torch in the api image'"
 
 FROM installer AS worker-files
@@ -43,14 +45,16 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/basin-gate/bin/pip install --constraint /src/requirements.lock --extra-index-url "${TORCH_INDEX}" torch
 COPY --from=wheel /wheels /wheels
 RUN /opt/basin-gate/bin/pip install --constraint /src/requirements.lock --extra-index-url "${TORCH_INDEX}" \
-      "$(echo /wheels/basin_gate-*.whl)[service,bench]" ${EXTRA_REQUIREMENTS} \
- && /opt/basin-gate/bin/pip check
+      "$(echo /wheels/basin_gate-*.whl)[service,bench,tracing]" ${EXTRA_REQUIREMENTS} \
+ && /opt/basin-gate/bin/pip check \
+ && /opt/basin-gate/bin/basin-gate version --bom > /opt/basin-gate/bom.cdx.json
 
 FROM installer AS guard-files
 COPY --from=wheel /wheels /wheels
 RUN /opt/basin-gate/bin/pip install --constraint /src/requirements.lock \
       "$(echo /wheels/basin_gate-*.whl)[guard]" ${EXTRA_REQUIREMENTS} \
- && /opt/basin-gate/bin/pip check
+ && /opt/basin-gate/bin/pip check \
+ && /opt/basin-gate/bin/basin-gate version --bom > /opt/basin-gate/bom.cdx.json
 
 # ---------------------------------------------------------------- what runs: nothing is written outside /tmp and the state folder
 FROM ${PYTHON_IMAGE} AS runtime

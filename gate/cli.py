@@ -53,9 +53,18 @@ err = Console(stderr=True)
 
 
 @app.command("version")
-def show_version() -> None:
+def show_version(
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Print all packages of this installation as CycloneDX instead.")
+    ] = False,
+) -> None:
     """Print the version."""
-    out.print(version("basin-gate"))
+    if not bom:
+        out.print(version("basin-gate"))
+        return
+    from gate.adapters.installed import bill_of_packages
+
+    sys.stdout.write(bill_of_packages().decode() + "\n")
 
 
 @app.command()

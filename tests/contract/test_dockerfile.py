@@ -20,7 +20,7 @@ from gate.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("api", "worker", "guard")
-EXTRAS = {"api": {"service"}, "worker": {"service", "bench"}, "guard": {"guard"}}
+EXTRAS = {"api": {"service", "tracing"}, "worker": {"service", "bench", "tracing"}, "guard": {"guard"}}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,19 @@ def test_all_that_is_copied_exists_and_is_let_through_to_the_builder(
             for source in words[:-1]:
                 assert (ROOT / source).exists()
                 assert any(fnmatch(source, pattern) for pattern in let_through), f".dockerignore keeps {source} out"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_holds_the_bill_of_all_that_was_installed(
+    stages: Mapping[str, list[dict[str, Any]]], target: str
+) -> None:
+    last = values(stages[f"{target}-files"], "RUN")[-1]
+    command, _, file = last[last.index("basin-gate version") :].partition(" > ")
+
+    assert command.split() == ["basin-gate", "version", "--bom"]
+    assert file.split()[0] == "/opt/basin-gate/bom.cdx.json"
+    assert last.index("pip install") < last.index("version --bom")
+    assert any(copy.endswith("/opt/basin-gate /opt/basin-gate") for copy in values(stages[target], "COPY"))
 
 
 def test_no_secret_is_written_into_an_image(stages: Mapping[str, list[dict[str, Any]]]) -> None:
