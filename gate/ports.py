@@ -15,6 +15,7 @@ from gate.domain.promotion import Holding
 from gate.domain.prompts import ChangedPrompts
 from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
+from gate.domain.selfcheck import ControlResult
 from gate.domain.verdict import Verdict
 
 
@@ -83,7 +84,7 @@ class Statistics:
     """What has happened since the ledger was made, each thing counted once, and what was last seen outside.
 
     Times are in seconds. ``runs`` goes by kind and outcome, ``waits`` and ``compute_s`` by queue, ``run_seconds`` by
-    kind, ``outcomes`` and ``would_be`` (verdicts under a policy in dry run) by outcome, ``facts`` by their kind.
+    kind, ``outcomes`` and ``would_be`` (verdicts under a policy in dry run) by outcome, ``facts`` by their kind, ``controls`` (planted candidates) by control and what they showed.
     """
 
     runs: Mapping[tuple[str, str], int]
@@ -97,6 +98,7 @@ class Statistics:
     oldest_open_s: float
     facts: Mapping[str, int]
     figures: Mapping[str, float]
+    controls: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +348,16 @@ class Ledger(Protocol):
 
         ``name`` asks for those of one registered model. Read in pages, as they are taken.
         """
+
+    def save_control(self, claim: Claim, result: ControlResult, now: float) -> None:
+        """Keeps for ever what became of the planted candidate of a job; no evaluation and no verdict of a version."""
+
+    def control(self, key: str) -> ControlResult | None:
+        """What became of the planted candidate of a job."""
+
+    def checked_since(self, prefix: str) -> float | None:
+        """Since when each control whose job's key begins so has had an answer; when they were first asked for where one
+        has none; ``None`` where they never were."""
 
     def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
         """Appends to the hash-chained record of who did what."""

@@ -93,6 +93,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Seconds within which a worker fetches and hashes the files of each promoted version again; 0 turns it off.",
     )
+    selfcheck_every_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="Seconds within which workers check the gate anew by planted candidates on each onboarded base, under each policy; 0 turns it off, 86400 is daily.",
+    )
     lease_s: float = Field(default=60.0, gt=1, description="Seconds a worker holds a job without renewing it.")
     max_attempts: int = Field(default=4, ge=1, description="How often a job is tried before its verdict becomes error.")
     max_artifact_bytes: int = Field(default=200_000_000_000, gt=0, description="Largest checkpoint fetched, in bytes.")

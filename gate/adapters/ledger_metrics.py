@@ -10,15 +10,18 @@ from typing import TypeAlias
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from gate.adapters import ledger_runs
 from gate.adapters.ledger_outbox import DOORBELL, PROJECT
-from gate.adapters.ledger_statistics import BYPASSES, POSITIONS, REPAIRS, REVERTS, RUN_S, TO_VERDICT_S, WAIT_S
+from gate.adapters.ledger_statistics import BYPASSES, REPAIRS, REVERTS
 from gate.adapters.ledger_tables import DONE, FAILED, QUEUED, RUNNING, WAITING
+from gate.adapters.ledger_tallies import POSITIONS, RUN_S, TO_VERDICT_S, WAIT_S
 from gate.domain.errors import GateError
 from gate.domain.jobs import KINDS, QUEUES
+from gate.domain.selfcheck import Check, Control
 from gate.domain.verdict import Outcome
-from gate.ports import Backlog, Statistics, Tally
+from gate.ports import Backlog, Statistics, Tally, TracedVerdict
 
 Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
@@ -26,6 +29,7 @@ STATES = (WAITING, QUEUED, RUNNING, DONE, FAILED)
 NOTHING = Tally({}, 0, 0.0)
 # What the dispatcher sees of the registry and leaves in the ledger: name of the figure, of the series, and its meaning.
 RECONCILED_AT, DRIFTED, CHANGED, EXPIRY = "reconciled_at", "drifted", "changed", "approval_expiry"
+SELFCHECK_DUE = "selfcheck_due"
 FIGURES = {
     RECONCILED_AT: (
         "gate_reconciled_timestamp_seconds",
@@ -39,6 +43,10 @@ FIGURES = {
     EXPIRY: (
         "gate_approval_expiry_timestamp_seconds",
         "When the first of the approvals ends that protected aliases rest on; absent where there is none.",
+    ),
+    SELFCHECK_DUE: (
+        "gate_selfcheck_due_timestamp_seconds",
+        "When the gate will not have been checked for too long on some base; absent where no check is scheduled.",
     ),
 }
 
@@ -67,6 +75,7 @@ class LedgerCollector(Collector):
         yield from _work(statistics)
         yield from _verdicts(statistics)
         yield from _enforcement(statistics)
+        yield _controls(statistics)
 
 
 def empty_ledger() -> LedgerCollector:
@@ -122,12 +131,29 @@ def _verdicts(seen: Statistics) -> Iterator[Family]:
     withheld = {outcome: count for outcome, count in seen.would_be.items() if outcome in refusals}
     yield _counter("gate_would_blocks", would_be, "outcome", refusals, withheld)
     took = "Seconds from when an evaluation was asked for to its end."
-    yield _histogram("gate_time_to_verdict_seconds", took, TO_VERDICT_S, {"": seen.to_verdict})
+    to_verdict = _histogram("gate_time_to_verdict_seconds", took, TO_VERDICT_S, {"": seen.to_verdict})
+    _lead_to_traces(to_verdict, seen.traces)
+    yield to_verdict
     oldest = GaugeMetricFamily("gate_oldest_evaluation_seconds", "Age of the oldest evaluation that has not ended.")
     oldest.add_metric([], seen.oldest_open_s)
     yield oldest
     positions = "How far out judged candidates are in their base's basin: 0 at the base, 1 at the edge."
     yield _histogram("gate_basin_position_ratio", positions, POSITIONS, {"": seen.basin_positions})
+
+
+def _lead_to_traces(histogram: Family, traces: Sequence[TracedVerdict]) -> None:
+    """Gives each bucket the newest trace that belongs into it; scrapers that ask for OpenMetrics get to see them."""
+    left = sorted(traces, key=lambda each: each.at, reverse=True)
+    lower = float("-inf")
+    for place, sample in enumerate(histogram.samples):
+        if not sample.name.endswith("_bucket"):
+            continue
+        upper = float(sample.labels["le"])
+        newest = next((each for each in left if lower < each.seconds <= upper), None)
+        if newest is not None:
+            leads = Exemplar({"trace_id": newest.trace_id}, newest.seconds, newest.at)
+            histogram.samples[place] = sample._replace(exemplar=leads)
+        lower = upper
 
 
 def _enforcement(seen: Statistics) -> Iterator[Family]:
@@ -146,6 +172,15 @@ def _enforcement(seen: Statistics) -> Iterator[Family]:
         if figure in seen.figures:
             gauge.add_metric([], seen.figures[figure])
         yield gauge
+
+
+def _controls(seen: Statistics) -> Family:
+    checks = [str(check) for check in Check]
+    meaning = f"Planted candidates judged to check the gate, by what they showed: {', '.join(checks)}."
+    family = CounterMetricFamily("gate_selfchecks", meaning, labels=["control", "outcome"])
+    for pair in sorted({(str(control), check) for control in Control for check in checks} | set(seen.controls)):
+        family.add_metric(pair, seen.controls.get(pair, 0))
+    return family
 
 
 def _gauge(name: str, meaning: str, label: str, known: Sequence[str], values: Mapping[str, float]) -> Family:

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from gate.adapters import ledger_controls
 from gate.adapters.database import put
 from gate.adapters.ledger_tables import audit, evaluation, figure, job_run
 from gate.ports import Statistics, Tally
@@ -85,6 +86,7 @@ def statistics(c: sa.Connection, facts: Facts, now: float) -> Statistics:
         oldest_open_s=_oldest_open(c, now),
         facts=facts.counts(c),
         figures=_figures(c),
+        controls=ledger_controls.counts(c),
     )
 
 

@@ -127,6 +127,19 @@ verdict = sa.Table(
     sa.Column("saved_at", sa.Double, nullable=False),
 )
 
+# What became of planted candidates; they are no evaluations and are counted by themselves.
+control = sa.Table(
+    "control",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("base", sa.Text, nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("control", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
 base = sa.Table(
     "base",
     metadata,

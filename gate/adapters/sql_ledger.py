@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from gate.adapters import (
     ledger_audit,
+    ledger_controls,
     ledger_evaluations,
     ledger_fleet,
     ledger_history,
@@ -26,6 +27,7 @@ from gate.domain.overview import Fleet, FleetQuery, JobAtWork
 from gate.domain.prompts import ChangedPrompts
 from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
+from gate.domain.selfcheck import ControlResult
 from gate.domain.verdict import Verdict
 from gate.ports import AuditEntry, Backlog, Claim, EvaluationRow, JobRequest, OutboxItem, SignedRevocation, Statistics
 
@@ -237,6 +239,19 @@ class SqlLedger:
 
     def judged_since(self, since: float, name: str | None = None) -> Iterator[Judged]:
         return ledger_history.judged_since(self._database, since, name)
+
+    def save_control(self, claim: Claim, result: ControlResult, now: float) -> None:
+        def work(c: sa.Connection) -> None:
+            ledger_jobs.hold(c, claim)
+            ledger_controls.save(c, claim, result, now)
+
+        self._database.write(work)
+
+    def control(self, key: str) -> ControlResult | None:
+        return self._database.read(lambda c: ledger_controls.result_of(c, key))
+
+    def checked_since(self, prefix: str) -> float | None:
+        return self._database.read(lambda c: ledger_controls.checked_since(c, prefix))
 
     def audit(self, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
         self._database.write(lambda c: ledger_audit.append(c, event, actor, detail, now))

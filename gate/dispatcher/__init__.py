@@ -18,6 +18,7 @@ from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.standing import Standing
 from gate.dispatcher.projection import Projector
 from gate.dispatcher.reconciler import Reconciler
+from gate.dispatcher.selfchecks import Selfchecks
 from gate.domain.errors import GateError, InvalidInput
 from gate.domain.policy import PolicySet
 from gate.ports import Ledger, OutboxItem, Queue, Registry
@@ -51,6 +52,7 @@ class Dispatcher:
         standing = Standing(ledger, policies)
         self._projector = Projector(standing, registry, clock)
         self._reconciler = Reconciler(standing, registry, settings, clock, self._metrics)
+        self._selfchecks = Selfchecks(ledger, policies, settings.selfcheck_every_s)
         self._failures: dict[int, int] = {}
         self._leader_until = 0.0
         self._next_sweep = 0.0
@@ -84,6 +86,7 @@ class Dispatcher:
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_EVERY_S
             self._sweep(now)
+            self._selfchecks.look(now)
         if now >= self._next_reconcile:
             self._next_reconcile = now + self._settings.reconcile_every_s
             if not self._reconciler.reconcile():

@@ -1,11 +1,15 @@
-"""The jobs: the four that an evaluation walks through, the one that looks again later; queues and unique keys."""
+"""The jobs: the four that an evaluation walks through, those that look again later; queues and unique keys."""
+
+from gate.domain.checkpoint import Base
+from gate.domain.evidence import digest_json
 
 INSPECT = "inspect"
 PROFILE = "profile"
 MEASURE = "measure"
 JUDGE = "judge"
 REHASH = "rehash"
-KINDS = (INSPECT, PROFILE, MEASURE, JUDGE, REHASH)
+SELFCHECK = "selfcheck"
+KINDS = (INSPECT, PROFILE, MEASURE, JUDGE, REHASH, SELFCHECK)
 
 CPU_QUEUE = "cpu"
 GPU_QUEUE = "gpu"
@@ -39,6 +43,16 @@ def judge_key(evaluation_key: str) -> str:
 def rehash_key(evaluation_key: str, occasion: str) -> str:
     """The job that hashes an approved version's files again, once for each occasion."""
     return f"{REHASH}:{evaluation_key}:{occasion}"
+
+
+def selfcheck_prefix(base: Base, policy_digest: str) -> str:
+    """What the keys begin with of all jobs that check the gate on a base, as it is onboarded now, under a policy."""
+    return f"{SELFCHECK}:{digest_json([base.name, base.digest, base.suite])}:{policy_digest}:"
+
+
+def selfcheck_key(base: Base, policy_digest: str, control: str, occasion: str) -> str:
+    """The job that plants one control on a base and has it judged, once for each occasion."""
+    return f"{selfcheck_prefix(base, policy_digest)}{control}:{occasion}"
 
 
 def evaluation_of_judge(job_key: str) -> str:
