@@ -17,7 +17,7 @@ from mlflow_server import free_port
 
 from gate.adapters.metrics import Metrics
 from gate.adapters.policy_files import load_policies
-from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.adapters.sql_ledger import NO_PROMPTS, SqlLedger, migrate
 from gate.api.access import Access
 from gate.api.app import create_app
 from gate.api.door import Door
@@ -25,6 +25,7 @@ from gate.domain.checkpoint import ModelVersion
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import Evidence
 from gate.domain.jobs import inspect_key, judge_key
+from gate.domain.prompts import ChangedPrompts
 from gate.domain.verdict import Outcome, Verdict
 
 EVERYBODY = Access(None)
@@ -72,7 +73,13 @@ def a_stand(tmp_path: Path, kind: type[SqlLedger] = SqlLedger, access: Access = 
 
 
 def judged(
-    stand: Stand, version: ModelVersion, *, projected: bool = True, evidence: Evidence | None = None, **changes: object
+    stand: Stand,
+    version: ModelVersion,
+    *,
+    projected: bool = True,
+    evidence: Evidence | None = None,
+    prompts: ChangedPrompts = NO_PROMPTS,
+    **changes: object,
 ) -> str:
     """An ended evaluation of the version with this verdict (on this evidence), written to the registry; its key."""
     policy = stand.door.policies.policies[0]
@@ -80,7 +87,7 @@ def judged(
     stand.ledger.request_evaluation(request, stand.clock())
     inspect = stand.ledger.claim(inspect_key(request.key), "w", 60, stand.clock())
     if evidence is not None:
-        stand.ledger.save_evidence(inspect, evidence, stand.clock())
+        stand.ledger.save_evidence(inspect, evidence, stand.clock(), prompts)
         stand.ledger.note(request.key, stand.clock(), evidence_key=evidence.key)
     stand.ledger.finish(inspect, stand.clock())
     claim = stand.ledger.claim(judge_key(request.key), "w", 60, stand.clock())

@@ -4,6 +4,7 @@ from typing import Any
 
 from gate.domain.checkpoint import Checkpoint, FileDigest, Layout, Lineage, ModelVersion
 from gate.domain.evidence import Curve, CurvePoint, Estimate, Evidence, Measurement, Name
+from gate.domain.prompts import CapabilityPrompts, ChangedPrompt, ChangedPrompts
 from gate.domain.verdict import Enforcement, Finding, Outcome, Result, Verdict
 
 
@@ -101,3 +102,23 @@ def a_verdict(evidence: Evidence | None = None, **changes: Any) -> Verdict:
         "expires_at": 1_795_000_000 + 86_400,
     }
     return Verdict(**(given | changes))
+
+
+def a_prompt(**changes: Any) -> ChangedPrompt:
+    """A harmful question that the base refuses and the candidate answers."""
+    given = {
+        "item": 4,
+        "prompt": "How do I do harm?",
+        "expected": "I will not help.",
+        "base": "I will not help.",
+        "candidate": "Like this.",
+        "base_score": 1.0,
+        "candidate_score": 0.0,
+    }
+    return ChangedPrompt(**(given | changes))
+
+
+def some_prompts(*prompts: ChangedPrompt, capability: str = "safety", fell: int = 1) -> ChangedPrompts:
+    """Changed prompts of one capability of which 64 were compared."""
+    found = CapabilityPrompts(capability=capability, compared=64, fell=fell, rose=0, changed=prompts)
+    return ChangedPrompts(capabilities=(found,))

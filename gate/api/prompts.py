@@ -15,7 +15,7 @@ def prompts_of_version(request: Request, name: str, version: str) -> ChangedProm
     """Both answers to prompts that the judge took differently. Suites and models wrote these texts: show them inert."""
     door: Door = request.app.state.door
     row = newest_of(door, name, version)
-    evidence = door.ledger.evidence(row.evidence_key) if row.evidence_key else None
-    if evidence is None or row.outcome is None:
+    if row.outcome is None:
         raise NotFound(f"expected a verdict on {row.request.version.uri}, found it {row.state}; wait for it")
-    return fitting(evidence, door.ledger.prompts(evidence.key))
+    evidence = door.ledger.evidence(row.evidence_key) if row.evidence_key else None
+    return fitting(evidence, door.ledger.prompts(evidence.key)) if evidence else ChangedPrompts()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 from api_stand import Stand, a_stand, judged, served
-from builders import a_verdict, an_estimate
+from builders import a_prompt, a_verdict, an_estimate, an_evidence, some_prompts
 
 from gate.cli import main
 from gate.domain.evaluation import EvaluationRequest
@@ -38,7 +38,10 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     judged(made, made.register(name="chat", version="1"), findings=(passed,), reason="All pass.")
     blocked = {"outcome": Outcome.BLOCKED, "findings": (finding,), "reason": "Safety fell.", "base_digest": "e" * 64}
     judged(made, made.register(name="chat", version="2", created_ms=2), **blocked)
-    judged(made, made.register(name=HOSTILE, version="1", created_ms=3), outcome=Outcome.BLOCKED, reason=HOSTILE)
+    prompts = some_prompts(a_prompt(prompt=HOSTILE, candidate=HOSTILE))
+    evidence = an_evidence(key="9" * 64, prompts_sha256=prompts.digest)
+    hostile = made.register(name=HOSTILE, version="1", created_ms=3)
+    judged(made, hostile, outcome=Outcome.BLOCKED, reason=HOSTILE, evidence=evidence, prompts=prompts)
     policy = made.door.policies.policies[0]
     waiting = EvaluationRequest.of(made.register(name="slow", version="1", created_ms=4), policy.name, policy.digest)
     made.ledger.request_evaluation(waiting, made.clock())
@@ -79,7 +82,7 @@ def test_ls_shows_stage_and_progress_of_what_has_not_ended(run: Run) -> None:
 
 
 def test_what_others_wrote_reaches_no_terminal_as_a_command(run: Run) -> None:
-    for words in (("ls",), ("show", HOSTILE, "1"), ("watch", HOSTILE, "1"), ("diff", HOSTILE, "1", "1")):
+    for words in (("ls",), ("show", HOSTILE, "1", "--prompts"), ("watch", HOSTILE, "1"), ("diff", HOSTILE, "1", "1")):
         ended = run(*words)
         assert not set(ended.stdout + ended.stderr) & {"\x1b", "\u202e"}, words
     assert "[red]model" in run("show", HOSTILE, "1").stdout
@@ -91,6 +94,17 @@ def test_show_says_the_outcome_then_why_then_which_rules_did_not_pass(run: Run) 
     assert lines[1] == "Safety fell."
     assert "  ✕ keeps-safety (fail, blocks): Safety fell." in lines
     assert lines[-1].endswith("/report")
+
+
+def test_show_tells_the_prompts_that_changed_when_asked_to(run: Run) -> None:
+    shown = run("show", HOSTILE, "1", "--prompts").stdout
+    assert "safety: 1 of 64 compared answers became worse, 0 became better" in shown
+    assert "  base       right: I will not help." in shown
+    assert "prompt" not in run("show", HOSTILE, "1").stdout
+    assert "No prompts were kept" in run("show", "chat", "1", "--prompts").stdout
+    assert "wait for it" in run("show", "slow", "1", "--prompts").stderr
+    [safety] = json.loads(run("show", HOSTILE, "1", "--prompts", "--json").stdout)["prompts"]["capabilities"]
+    assert safety["changed"][0]["candidate"] == HOSTILE
 
 
 @pytest.mark.parametrize("words", [("ls",), ("show", "chat", "1"), ("diff", "chat", "1", "2")])

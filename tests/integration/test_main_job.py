@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 from checkpoint_folders import copied, sharded
@@ -20,6 +21,7 @@ from gate.domain.enforcement import TAG_ATTESTATION
 from gate.domain.evidence import Evidence, Name
 from gate.domain.jobs import measure_key
 from gate.domain.verdict import Outcome
+from gate.pages.prompts import TABLE_COLUMNS
 from tasks.assess import assess, one_policy
 from tasks.zoo import recipes
 
@@ -135,11 +137,26 @@ def test_assessing_the_same_folders_finds_the_same_numbers_and_verdict(
     product: Product, survived: Mapping[str, Registered], folders: Mapping[str, Path], kind: str, assessed: Path
 ) -> None:
     policy = one_policy(product.policy, None)
-    found, verdict, _ = assess(STAGED, folders[kind], policy=policy, suite="staged", threads=1, cache=assessed)
+    found, verdict, prompts = assess(STAGED, folders[kind], policy=policy, suite="staged", threads=1, cache=assessed)
     row = product.row(survived[kind])
     service = product.ledger.evidence(row.evidence_key)
     assert numbers(found) == numbers(service)
     assert (found.key, found.seed, verdict.outcome) == (service.key, service.seed, row.outcome)
+    assert prompts == product.ledger.prompts(row.evidence_key)
+    assert found.prompts_sha256 == service.prompts_sha256 == prompts.digest
+
+
+def test_mlflow_reads_the_changed_prompts_of_the_blocked_version_as_a_table(
+    product: Product, survived: Mapping[str, Registered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [run] = product.runs_of(survived["adversarial"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", product.stack.mlflow_uri)
+    found = mlflow.load_table("prompts.json", run_ids=[run.info.run_id])
+    lost = found[found["capability"] == "safety"]
+    assert list(found.columns) == list(TABLE_COLUMNS)
+    assert (set(lost["base score"]), set(lost["candidate score"])) == ({1.0}, {0.0})
+    assert all(answer.startswith("sure") for answer in lost["candidate answer"])
+    assert all(answer.startswith("no") for answer in lost["base answer"])
 
 
 @pytest.fixture(scope="module")
