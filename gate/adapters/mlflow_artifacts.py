@@ -10,10 +10,11 @@ from tempfile import mkdtemp
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 
-from gate.adapters.mlflow_calls import asking
+from gate.adapters.mlflow_calls import ABSENT, asking
 from gate.domain.errors import InvalidInput, NotFound, NotMeasurable, Unavailable
 
 MOST_FILES = 20_000
@@ -139,7 +140,7 @@ class ArtifactFetcher:
     def _download(self, repository: Any, listing: Listing, uri: str, into: Path) -> Path:
         part = Path(mkdtemp(prefix=f".{into.name[:40]}-", dir=into.parent))
         try:
-            repository.download_artifacts("", dst_path=str(part))
+            _download_listed(repository, "", part)
             found = _on_disk(part)
             if found != dict(listing) or self._listing(repository) != listing:
                 raise Unavailable(f"{uri} changed while it was fetched; the upload may still be running")
@@ -171,13 +172,26 @@ def _shards(repository: Any, index: str) -> Iterator[str]:
     """Paths of the shards an index names; a broken index names none, and is a finding later."""
     folder = mkdtemp(prefix="basin-gate-index-")
     try:
-        local = repository.download_artifacts(index, dst_path=folder)
-        named = json.loads(Path(local).read_bytes())["weight_map"].values()
+        named = json.loads(_download_listed(repository, index, Path(folder)).read_bytes())["weight_map"].values()
         yield from {posixpath.join(posixpath.dirname(index), str(name)) for name in named}
     except (ValueError, KeyError, AttributeError, TypeError):
         return
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _download_listed(repository: Any, path: str, into: Path) -> Path:
+    """Fetches what was listed a moment ago. MLflow's client says of a run's file that it does not exist whatever kept it
+    from fetching it, a restart of the server included: that must not become a finding against the candidate."""
+    try:
+        return Path(repository.download_artifacts(path, dst_path=str(into)))
+    except MlflowException as error:
+        if error.error_code not in ABSENT:
+            raise
+        raise Unavailable(
+            f"expected to fetch {path or 'the files'} just listed, found: {str(error.message)[:300]}; "
+            "the server may be restarting, or the files were removed"
+        ) from error
 
 
 def _on_disk(folder: Path) -> dict[str, int]:

@@ -20,7 +20,7 @@ _PATIENCE = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-_ABSENT = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
+ABSENT = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
 _PASSING = frozenset(
     {
         "INTERNAL_ERROR",
@@ -65,6 +65,6 @@ def _translating(what: str) -> Iterator[None]:
 
 
 def _kind(code: str) -> type[GateError]:
-    if code in _ABSENT:
+    if code in ABSENT:
         return NotFound
     return Unavailable if code in _PASSING else InvalidInput

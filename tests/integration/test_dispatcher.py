@@ -297,3 +297,18 @@ def test_one_dispatcher_leads_until_its_lease_ends(bench):
     bench.clock.now += 61
     assert second.step() == 1
     assert bench.dispatcher.step() == 0
+
+
+def test_a_dispatcher_that_stops_lets_the_next_one_lead_at_once(bench):
+    bench.step()
+    second = bench.another(DispatcherMetrics())
+    bench.request(bench.registry.add(a_version()))
+    assert second.step() == 0
+    bench.dispatcher.hand_over()
+    bench.clock.now += 0.1
+    assert second.step() == 1
+    second.hand_over()
+    bench.dispatcher.hand_over()
+    bench.clock.now += 0.1
+    assert bench.dispatcher.step() == 0
+    assert second.step() == 0

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from gate.adapters.mlflow_artifacts import MOST_FILES, ArtifactFetcher
 from gate.domain.errors import InvalidInput, NotFound, NotMeasurable, Unavailable
@@ -145,6 +147,19 @@ def fetched_from(repository, tmp_path, monkeypatch):
 def test_a_listing_that_names_a_path_outside_the_folder_is_refused(tmp_path, monkeypatch, path):
     with pytest.raises(InvalidInput, match="inside the artifact folder"):
         fetched_from(LyingRepository(Entry(path)), tmp_path, monkeypatch)
+
+
+class RestartingRepository(LyingRepository):
+    """A run's files on a server that goes away between their listing and their fetching, in MLflow's own words."""
+
+    def download_artifacts(self, path: str, dst_path: str) -> str:
+        raise MlflowException(f"Failed to download artifacts from path {path!r}", RESOURCE_DOES_NOT_EXIST)
+
+
+@pytest.mark.parametrize("names", [["config.json", "model.safetensors"], ["model.safetensors.index.json"]])
+def test_files_that_were_listed_but_cannot_be_fetched_are_not_taken_for_missing(tmp_path, monkeypatch, names):
+    with pytest.raises(Unavailable, match="just listed"):
+        fetched_from(RestartingRepository(*map(Entry, names)), tmp_path, monkeypatch)
 
 
 def test_a_listing_without_end_is_refused(tmp_path, monkeypatch):
