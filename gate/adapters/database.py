@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -65,22 +67,35 @@ class Database:
         except DBAPIError as error:
             raise _translated(error) from error
 
-    def migrate(self) -> None:
-        """Brings the schema up to date, whole or not at all; safe to run from several processes at once."""
+    def migrate(self, revision: str = "head") -> None:
+        """Brings the schema up to a revision, whole or not at all; safe to run from several processes at once.
+
+        Raises `InvalidInput` where a newer program has brought it further than this one knows.
+        """
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
 
         def upgrade(connection: sa.Connection) -> None:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+            _refuse_newer(connection, ScriptDirectory.from_config(config))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
 
         self.write(upgrade)
 
     def close(self) -> None:
         """Closes every pooled connection."""
         self.engine.dispose()
+
+
+def _refuse_newer(connection: sa.Connection, known: ScriptDirectory) -> None:
+    found, head = MigrationContext.configure(connection).get_current_revision(), known.get_current_head()
+    if found is not None and found not in {script.revision for script in known.walk_revisions()}:
+        raise InvalidInput(
+            f"expected the ledger's schema at {head} or older, found {found}: a newer version of this program upgraded it; "
+            "upgrade this one, or restore the database from before"
+        )
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:

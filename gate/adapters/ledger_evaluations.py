@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_outbox, tracing
+from gate.adapters import ledger_documents, ledger_outbox, tracing
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job
 from gate.domain.evaluation import EvaluationRequest
@@ -119,7 +119,7 @@ def _row(row: Mapping[Any, Any]) -> EvaluationRow:
     state, step = _position(row)
     progress = row[f"{step}_progress"] if step else None
     return EvaluationRow(
-        request=EvaluationRequest.model_validate_json(row["request"]),
+        request=ledger_documents.read_document(EvaluationRequest, row["key"], row["request"]),
         state=state,
         stage=str(progress["stage"]) if progress else "",
         progress=1.0 if state == "done" else float(progress["fraction"]) if progress else 0.0,

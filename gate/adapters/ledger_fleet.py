@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from gate.adapters import ledger_evaluations
+from gate.adapters.ledger_documents import read_document
 from gate.adapters.ledger_tables import QUEUED, RUNNING, evaluation, job, profile
 from gate.domain.errors import InvalidInput
 from gate.domain.evidence import BasinProfile
@@ -56,10 +57,8 @@ def profiles(c: sa.Connection, base_digest: str) -> Sequence[BasinProfile]:
     """A base's profiles, newest first."""
     # Keys of one base lie together: a range of the primary key, not a search through all of them.
     low, high = f"{PROFILE}:{base_digest}:", f"{PROFILE}:{base_digest};"
-    wanted = sa.select(profile.c.body).where(profile.c.key >= low, profile.c.key < high)
-    return [
-        BasinProfile.model_validate_json(b) for b in c.execute(wanted.order_by(profile.c.saved_at.desc())).scalars()
-    ]
+    wanted = sa.select(profile).where(profile.c.key >= low, profile.c.key < high).order_by(profile.c.saved_at.desc())
+    return [read_document(BasinProfile, row.key, row.body, row.schema) for row in c.execute(wanted)]
 
 
 def _progress(progress: Mapping[str, Any] | None) -> Mapping[str, Any]:

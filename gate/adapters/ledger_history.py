@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from gate.adapters.database import Database
+from gate.adapters.ledger_documents import read_document
 from gate.adapters.ledger_tables import evaluation, evidence, verdict
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import Evidence
@@ -29,13 +30,17 @@ def judged_since(database: Database, since: float, name: str | None) -> Iterator
 def _wanted(since: float, name: str | None) -> sa.Select[Any]:
     columns = (evaluation.c.key, evaluation.c.created_at, evaluation.c.request)
     wanted = (
-        sa.select(*columns, evidence.c.body.label("evidence"), verdict.c.body.label("verdict"))
+        sa.select(*columns, *_both("evidence", evidence), *_both("verdict", verdict))
         .join(verdict, verdict.c.key == evaluation.c.key)
         .join(evidence, evidence.c.key == evaluation.c.evidence_key)
         .where(evaluation.c.created_at >= since)
         .order_by(evaluation.c.created_at.desc(), evaluation.c.key)
     )
     return wanted if name is None else wanted.where(evaluation.c.name == name)
+
+
+def _both(name: str, table: sa.Table) -> tuple[sa.Label[Any], sa.Label[Any]]:
+    return table.c.body.label(name), table.c.schema.label(f"{name}_schema")
 
 
 def _rows(database: Database, wanted: sa.Select[Any]) -> Iterator[sa.Row[Any]]:
@@ -54,7 +59,11 @@ def _page(c: sa.Connection, wanted: sa.Select[Any]) -> list[sa.Row[Any]]:
 def _newest_of_each(rows: Iterable[sa.Row[Any]]) -> Iterator[Judged]:
     seen: set[str] = set()
     for row in rows:
-        version = EvaluationRequest.model_validate_json(row.request).version
+        version = read_document(EvaluationRequest, row.key, row.request).version
         if version.identity not in seen:
             seen.add(version.identity)
-            yield Judged(version, Evidence.model_validate_json(row.evidence), Verdict.model_validate_json(row.verdict))
+            yield Judged(
+                version,
+                read_document(Evidence, row.key, row.evidence, row.evidence_schema),
+                read_document(Verdict, row.key, row.verdict, row.verdict_schema),
+            )

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 
 from gate.adapters import ledger_audit, ledger_evaluations, ledger_revocations
 from gate.adapters.database import insert_new, put
+from gate.adapters.ledger_documents import DOCUMENT_SCHEMA, Document, read_document
 from gate.adapters.ledger_tables import base, evidence, profile, promotion, prompts, verdict
 from gate.domain.checkpoint import Base, Frozen, ModelVersion
 from gate.domain.evidence import BasinProfile, Evidence
@@ -17,12 +18,10 @@ from gate.domain.revocation import overruled
 from gate.domain.verdict import Verdict
 from gate.ports import Claim
 
-Document = TypeVar("Document", bound=Frozen)
-
 
 def save_evidence(c: sa.Connection, claim: Claim, value: Evidence, now: float) -> None:
     """Keeps evidence; an inspection, which knows less than a measurement, never replaces what is there."""
-    row = {"key": value.key, "body": value.model_dump_json(), "saved_by": claim.key, "saved_at": now}
+    row = {"key": value.key, **_written(value), "saved_by": claim.key, "saved_at": now}
     if claim.kind == INSPECT:
         insert_new(c, evidence, row)
     else:
@@ -37,7 +36,7 @@ def evidence_of(c: sa.Connection, key: str) -> Evidence | None:
 def save_prompts(c: sa.Connection, key: str, value: ChangedPrompts) -> None:
     """Keeps the texts beside the evidence of a key; nothing where there are none."""
     if value.capabilities:
-        put(c, prompts, {"key": key, "body": value.model_dump_json()})
+        put(c, prompts, {"key": key, **_written(value)})
 
 
 def prompts_of(c: sa.Connection, key: str) -> ChangedPrompts | None:
@@ -48,7 +47,7 @@ def prompts_of(c: sa.Connection, key: str) -> ChangedPrompts | None:
 def save_profile(c: sa.Connection, value: BasinProfile, now: float) -> None:
     """Keeps a base's profile."""
     key = profile_key(value.base_digest, value.suite_digest, value.plan_digest)
-    put(c, profile, {"key": key, "body": value.model_dump_json(), "saved_at": now})
+    put(c, profile, {"key": key, **_written(value), "saved_at": now})
 
 
 def profile_of(c: sa.Connection, key: str) -> BasinProfile | None:
@@ -66,7 +65,7 @@ def save_verdict(
     basin_position: float | None,
 ) -> None:
     """Keeps a verdict for ever and ends its evaluation; of several, the first one stands."""
-    row = {"key": key, "body": value.model_dump_json(), "envelope": json.dumps(dict(envelope)), "saved_at": now}
+    row = {"key": key, **_written(value), "envelope": json.dumps(dict(envelope)), "saved_at": now}
     if not insert_new(c, verdict, row):
         return
     figures = {"dry_run": dry_run, "basin_position": basin_position, "worst_change": value.worst_change}
@@ -78,24 +77,24 @@ def save_verdict(
 
 def verdict_of(c: sa.Connection, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
     """An evaluation's verdict and what it was signed into; blocked where it was revoked since."""
-    row = c.execute(sa.select(verdict.c.body, verdict.c.envelope).where(verdict.c.key == key)).first()
+    row = c.execute(sa.select(verdict).where(verdict.c.key == key)).first()
     if row is None:
         return None
-    given = Verdict.model_validate_json(row.body)
+    given = read_document(Verdict, key, row.body, row.schema)
     revoked = ledger_revocations.revocation_of(c, given.subject, given.candidate_digest)
     return overruled(given, revoked[0] if revoked else None), json.loads(row.envelope)
 
 
 def save_base(c: sa.Connection, value: Base, now: float) -> None:
     """Onboards a base, or replaces the one of that name."""
-    put(c, base, {"name": value.name, "body": value.model_dump_json(), "saved_at": now})
+    put(c, base, {"name": value.name, **_written(value), "saved_at": now})
     ledger_audit.append(c, "base onboarded", "operator", {"base": value.name, "digest": value.digest}, now)
 
 
 def bases(c: sa.Connection) -> Sequence[Base]:
     """The onboarded bases, by name."""
-    bodies = c.execute(sa.select(base.c.body).order_by(base.c.name)).scalars()
-    return [Base.model_validate_json(body) for body in bodies]
+    rows = c.execute(sa.select(base).order_by(base.c.name))
+    return [read_document(Base, row.name, row.body, row.schema) for row in rows]
 
 
 def save_promotion(c: sa.Connection, alias: str, value: ModelVersion, now: float) -> None:
@@ -108,9 +107,13 @@ def promotion_of(c: sa.Connection, name: str, alias: str) -> ModelVersion | None
     """The version that last held an alias of a registered model with an approval."""
     wanted = sa.select(promotion.c.version).where(promotion.c.name == name, promotion.c.alias == alias)
     body = c.execute(wanted).scalar()
-    return None if body is None else ModelVersion.model_validate_json(body)
+    return None if body is None else read_document(ModelVersion, f"{name}@{alias}", body)
+
+
+def _written(value: Frozen) -> dict[str, Any]:
+    return {"body": value.model_dump_json(), "schema": DOCUMENT_SCHEMA}
 
 
 def _document(c: sa.Connection, table: sa.Table, key: str, kind: type[Document]) -> Document | None:
-    body = c.execute(sa.select(table.c.body).where(table.c.key == key)).scalar()
-    return None if body is None else kind.model_validate_json(body)
+    row = c.execute(sa.select(table.c.body, table.c.schema).where(table.c.key == key)).first()
+    return None if row is None else read_document(kind, key, row.body, row.schema)

@@ -98,6 +98,7 @@ evidence = sa.Table(
     metadata,
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("schema", sa.Integer, nullable=False, server_default="1"),
     sa.Column("saved_by", sa.Text, nullable=False),
     sa.Column("saved_at", sa.Double, nullable=False),
 )
@@ -108,6 +109,7 @@ prompts = sa.Table(
     metadata,
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("schema", sa.Integer, nullable=False, server_default="1"),
 )
 
 profile = sa.Table(
@@ -115,6 +117,7 @@ profile = sa.Table(
     metadata,
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("schema", sa.Integer, nullable=False, server_default="1"),
     sa.Column("saved_at", sa.Double, nullable=False),
 )
 
@@ -123,6 +126,7 @@ verdict = sa.Table(
     metadata,
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("schema", sa.Integer, nullable=False, server_default="1"),
     sa.Column("envelope", sa.Text, nullable=False),
     sa.Column("saved_at", sa.Double, nullable=False),
 )
@@ -145,6 +149,7 @@ base = sa.Table(
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("schema", sa.Integer, nullable=False, server_default="1"),
     sa.Column("saved_at", sa.Double, nullable=False),
 )
 

@@ -177,7 +177,7 @@ def read_summary(payload: bytes) -> Summary:
         place = ".".join(str(p) for p in first["loc"]) or "the whole"
         raise InvalidInput(
             f"expected a verification summary (VSA v1) of Basin Gate, found at {place}: {first['msg']}; "
-            "have the version evaluated again"
+            "have the version evaluated again, or upgrade what reads it where a newer gate wrote it"
         ) from error
     predicate, ours = statement.predicate, statement.predicate.extension
     passed = predicate.verification_result == "PASSED"
