@@ -111,6 +111,16 @@ class SignedRevocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What the ledger keeps of an evaluation that the registry should show: how it ended, and the signed summary of
+    its verdict where there is one. ``written``: it has ended, and that was written to the registry."""
+
+    outcome: str | None
+    written: bool
+    summary: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One entry of the record of who did what; ``detail`` is the JSON text that ``hash`` covers, with ``previous``."""
 
@@ -330,6 +340,9 @@ class Ledger(Protocol):
 
     def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
         """The evaluation of one registered version under one policy."""
+
+    def kept(self, keys: Sequence[str]) -> Mapping[str, Kept]:
+        """What is kept of each of these evaluations; one that was never asked for is not among them."""
 
     def save_base(self, base: Base, now: float) -> None:
         """Onboards a base, or replaces the one of that name."""

@@ -1,5 +1,6 @@
 """Deliveries and evaluations: what was asked, and how far it has come."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,10 +8,11 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_documents, ledger_outbox, tracing
 from gate.adapters.database import insert_new
-from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job
+from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job, verdict
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import INSPECT, JUDGE, MEASURE
-from gate.ports import EvaluationRow
+from gate.domain.overview import Narrowing
+from gate.ports import EvaluationRow, Kept
 
 _inspect = job.alias("inspect_job")
 _measure = job.alias("measure_job")
@@ -88,10 +90,17 @@ def several(c: sa.Connection, keys: Sequence[str]) -> Sequence[EvaluationRow]:
     return [_row(row) for row in c.execute(_with_jobs().where(evaluation.c.key.in_(keys))).mappings()]
 
 
-def outcomes(c: sa.Connection) -> Mapping[str, int]:
-    """Ended evaluations by outcome."""
-    ended = sa.select(evaluation.c.outcome, sa.func.count()).where(evaluation.c.outcome.is_not(None))
-    return {row[0]: row[1] for row in c.execute(ended.group_by(evaluation.c.outcome))}
+def kept(c: sa.Connection, keys: Sequence[str]) -> Mapping[str, Kept]:
+    """How each of these evaluations ended, and what its verdict was signed into."""
+    columns = evaluation.c.key, evaluation.c.outcome, evaluation.c.projected_at, verdict.c.envelope
+    joined = evaluation.outerjoin(verdict, verdict.c.key == evaluation.c.key)
+    rows = c.execute(sa.select(*columns).select_from(joined).where(evaluation.c.key.in_(keys)))
+    return {row.key: _kept(row) for row in rows}
+
+
+def _kept(row: Any) -> Kept:
+    summary = json.loads(row.envelope)["summary"] if row.envelope else None
+    return Kept(row.outcome, row.outcome is not None and row.projected_at is not None, summary)
 
 
 def _with_jobs() -> sa.Select[Any]:
@@ -130,6 +139,7 @@ def _row(row: Mapping[Any, Any]) -> EvaluationRow:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         projected=row["projected_at"] is not None,
+        narrowing=tuple(Narrowing(**each) for each in (progress or {}).get("narrowing", ())),
         trace_id=tracing.trace_id_of(row["trace"]),
     )
 

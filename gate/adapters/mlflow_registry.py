@@ -15,7 +15,8 @@ from mlflow.utils.credentials import get_default_host_creds
 
 from gate.adapters.mlflow_artifacts import ArtifactFetcher
 from gate.adapters.mlflow_calls import asking, be_impatient
-from gate.adapters.mlflow_rows import holdings_of, version_of
+from gate.adapters.mlflow_pages import page_of_models, page_of_versions
+from gate.adapters.mlflow_rows import holdings_of, version_in, version_of
 from gate.domain.checkpoint import PROMPT_SOURCES, ModelVersion
 from gate.domain.enforcement import (
     Action,
@@ -32,8 +33,6 @@ from gate.domain.events import SUBSCRIPTIONS
 from gate.domain.promotion import Holding
 
 PAGE = 100
-VERSIONS_A_PAGE = 500
-MODELS_A_PAGE = 1000
 DRESSED_AS_PROMPT = "tag.`mlflow.prompt.is_prompt` = 'true'"
 """A model carrying this tag is left out of MLflow's own searches; the gate looks for it by the tag."""
 RUN_KEY = "gate.evaluation"
@@ -129,19 +128,17 @@ class MlflowRegistry:
     def versions_page(self, cursor: str) -> tuple[Sequence[ModelVersion], str]:
         """The next versions, oldest first, without those dressed up as prompts, and where to go on."""
         with asking("searching the registry"):
-            page = self._store.search_model_versions(
-                max_results=VERSIONS_A_PAGE, order_by=["creation_timestamp ASC"], page_token=cursor or None
-            )
-        return [version_of(found) for found in page], page.token or ""
+            page, after = page_of_versions(self.uri, cursor)
+        return [version_in(row) for row in page], after
 
     def holdings(self, cursor: str) -> tuple[Mapping[str, Sequence[Holding]], str]:
         """The next registered models with what their versions hold, those dressed up as prompts last."""
         dressed, _, token = cursor.partition(":")
         wanted = DRESSED_AS_PROMPT.replace("tag.", "tags.") if dressed else None
         with asking("searching the registry"):
-            page = self._store.search_registered_models(wanted, MODELS_A_PAGE, page_token=token or None)
-        after = f"{dressed}:{page.token}" if page.token else "" if dressed else "dressed:"
-        return {model.name: holdings_of(model) for model in page}, after
+            page, rest = page_of_models(self.uri, token, wanted)
+        after = f"{dressed}:{rest}" if rest else "" if dressed else "dressed:"
+        return {row["name"]: holdings_of(row) for row in page}, after
 
     def has_files(self, version: ModelVersion) -> bool:
         """Whether artifacts would be served for a version that says it is a prompt."""

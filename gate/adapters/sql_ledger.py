@@ -29,7 +29,17 @@ from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.selfcheck import ControlResult
 from gate.domain.verdict import Verdict
-from gate.ports import AuditEntry, Backlog, Claim, EvaluationRow, JobRequest, OutboxItem, SignedRevocation, Statistics
+from gate.ports import (
+    AuditEntry,
+    Backlog,
+    Claim,
+    EvaluationRow,
+    JobRequest,
+    Kept,
+    OutboxItem,
+    SignedRevocation,
+    Statistics,
+)
 
 NO_PROMPTS = ChangedPrompts()
 
@@ -224,6 +234,9 @@ class SqlLedger:
 
     def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
         return self.evaluation(evaluation_key(identity, policy_digest))
+
+    def kept(self, keys: Sequence[str]) -> Mapping[str, Kept]:
+        return self._database.read(lambda c: ledger_evaluations.kept(c, keys))
 
     def save_base(self, base: Base, now: float) -> None:
         self._database.write(lambda c: ledger_records.save_base(c, base, now))

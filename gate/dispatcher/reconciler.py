@@ -1,29 +1,28 @@
 """The registry compared with the ledger: what no webhook told, what was moved behind the gate's back."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import structlog
 
-from gate.adapters import tracing
 from gate.adapters.ledger_metrics import RECONCILED_AT
 from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.signing import Verifier
 from gate.adapters.standing import Standing
 from gate.dispatcher.promotions import PromotionWatch
-from gate.domain.checkpoint import Base, ModelVersion
-from gate.domain.enforcement import NO_ATTESTATION, TAG_ATTESTATION, TAG_REVOKED, TAG_VERDICT, attestation_text
+from gate.dispatcher.versions import VersionWatch
+from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import GateError
-from gate.domain.evaluation import request_for
 from gate.domain.events import WEBHOOK_PATH
-from gate.ports import EvaluationRow, Registry
+from gate.ports import Registry
 from gate.settings import Settings
 
-PAGES_A_SWEEP = 6
+PAGES_A_SWEEP = 4
 """Pages of 1,000 versions read at one sweep, besides those made lately: all of them in turns."""
 SHARE = 1 / 3
-"""Of the time between sweeps: so much each is spent on versions in turn, on their tags, and on holders that stayed as they
-were, where MLflow or the ledger is slow; the rest waits its turn."""
-HIDDEN_EVERY = 2
+"""Of the time between sweeps: so much each is spent on versions in turn and on holders that stayed as they were, where
+MLflow or the ledger is slow; the rest waits its turn."""
+HIDDEN_EVERY = 3
 """Each so many sweeps the versions are looked for that MLflow's own searches leave out."""
 OVERLAP_MS = 600_000
 log = structlog.get_logger(__name__)
@@ -44,9 +43,8 @@ class Reconciler:
         self._clock, self._metrics = clock, metrics
         self._secret_set = False
         self._sweeps = 0
-        self._asked: set[str] = set()
         self._cursor = ""
-        self._sound: dict[str, int] = {}
+        self._compared = VersionWatch(standing, clock, metrics)
         self._watch = PromotionWatch(
             standing,
             registry,
@@ -92,73 +90,25 @@ class Reconciler:
         self._watch.read()
 
     def _versions(self) -> None:
-        bases = self._standing.ledger.bases()
+        self._compared.compare(self._met())
+
+    def _met(self) -> Iterator[ModelVersion]:
+        """The versions made lately and those whose turn it is; the watch of promotions is told of each."""
         since_ms = int(1000 * self._clock()) - OVERLAP_MS - int(2000 * self._settings.reconcile_every_s)
-        for version in self._registry.versions(since_ms):
-            self._ask(version, bases)
-        met = []
-        # What nobody has told of comes first: mending what is known may wait until it is met again.
-        for version in self._in_turn():
+        for version in chain(self._registry.versions(since_ms), self._in_turn()):
             self._watch.passed(version)
-            self._ask(version, bases)
-            met.append(version)
-        until = self._share()
-        for version in met:
-            self._mend(version)
-            if self._clock() > until:
-                return
+            yield version
 
     def _in_turn(self) -> Iterator[ModelVersion]:
         """The versions whose turn it is: so many at each sweep, however many there are."""
         if self._sweeps % HIDDEN_EVERY == 0:
             yield from self._registry.hidden_versions()
-        until = self._share()
+        until = self._clock() + self._settings.reconcile_every_s * SHARE
         for _ in range(PAGES_A_SWEEP):
             page, self._cursor = self._registry.versions_page(self._cursor)
             yield from page
             if not self._cursor or self._clock() > until:
                 return
-
-    def _share(self) -> float:
-        """When the share of time that begins now is over."""
-        return self._clock() + self._settings.reconcile_every_s * SHARE
-
-    def _ask(self, version: ModelVersion, bases: Sequence[Base]) -> None:
-        request = request_for(version, self._standing.policy(version), bases)
-        if request is None or request.key in self._asked:
-            return
-        with tracing.span("reconcile", root=True, evaluation=request.key) as begun:
-            if self._standing.ledger.request_evaluation(request, self._clock()):
-                self._metrics.missed_versions.inc(exemplar=tracing.exemplar())
-                log.info("version found by the reconciler", version=version.uri, evaluation=request.key)
-            else:
-                begun.forget()
-        self._asked.add(request.key)
-
-    def _mend(self, version: ModelVersion) -> None:
-        """Have a verdict written again whose tags were changed or deleted by somebody else."""
-        written = hash(tuple(version.tags.get(tag) for tag in (TAG_VERDICT, TAG_ATTESTATION, TAG_REVOKED)))
-        if self._sound.get(version.identity) == written:
-            return
-        policy = self._standing.policy(version)
-        row = self._standing.ledger.evaluation_of(version.identity, policy.digest) if policy else None
-        if row is None or row.outcome is None or not row.projected:
-            return
-        if self._as_written(version, row):
-            self._sound[version.identity] = written
-            return
-        self._standing.ledger.project(row.request.key, self._clock())
-        self._audit("projection mended", {"version": version.identity})
-
-    def _as_written(self, version: ModelVersion, row: EvaluationRow) -> bool:
-        """Whether the tags say what the ledger does; the attestation byte for byte, an older one would not do."""
-        revoked = self._standing.ledger.revocation(version.identity, None)
-        if version.tags.get(TAG_VERDICT) != row.outcome or (revoked and TAG_REVOKED not in version.tags):
-            return False
-        kept = self._standing.ledger.verdict(row.request.key)
-        if revoked or kept is None:
-            return version.tags.get(TAG_ATTESTATION) == NO_ATTESTATION
-        return version.tags.get(TAG_ATTESTATION) == attestation_text(kept[1]["summary"])
 
     def _promotions(self) -> None:
         self._watch.look()
