@@ -217,7 +217,8 @@ class Ledger(Protocol):
         """Takes a job that is due or whose holder's lease has ended; ``None`` where there is nothing to do."""
 
     def renew(self, claim: Claim, lease_s: float, now: float, progress: Mapping[str, Any] | None = None) -> None:
-        """Holds on to a job; ``progress`` is ``{"stage": str, "fraction": float}``."""
+        """Holds on to a job; ``progress`` is ``{"stage": str, "fraction": float}`` and, while a candidate is
+        compared, ``"narrowing"`` with a list of `Narrowing` as mappings."""
 
     def finish(
         self, claim: Claim, now: float, *, result: Mapping[str, Any] | None = None, then: Sequence[JobRequest] = ()

@@ -6,17 +6,18 @@ with the candidate, with noise, or with points along the fine-tune's direction.
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from gate.domain.checkpoint import Base, FileDigest
 from gate.domain.errors import InvalidInput
 from gate.domain.evidence import ComputeDtype
+from gate.domain.overview import Narrowing
 from tasks.checkpoints import Located, SafetensorsWeights, load_model, locate
 from tasks.measurements.benchmark import ScoreItems, scorer
 from tasks.measurements.confidence import Interval
@@ -26,8 +27,11 @@ from tasks.suites import Suite, load_suite
 
 _TORCH: Mapping[ComputeDtype, torch.dtype | None] = {ComputeDtype.STORED: None, ComputeDtype.FLOAT32: torch.float32}
 
-Tell = Callable[[str, float], None]
-"""Told the stage and the fraction of the whole that is behind; may raise to stop the work."""
+
+class Tell(Protocol):
+    """Told the stage and the fraction of the whole that is behind, and how sure comparisons are; may raise to stop."""
+
+    def __call__(self, stage: str, fraction: float, narrowing: Sequence[Narrowing] | None = None, /) -> None: ...
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from gate.domain.checkpoint import Layout
@@ -18,6 +19,7 @@ from gate.domain.evidence import (
     Name,
     StageCost,
 )
+from gate.domain.overview import Narrowing
 from gate.domain.prompts import MOST_KEPT, ChangedPrompts
 from tasks.bench import Bench, Tell
 from tasks.checkpoints import Located, SafetensorsWeights
@@ -184,6 +186,7 @@ def basin_position(rms: float, sigma: Estimate) -> Estimate:
 def _retention(m: Measuring) -> None:
     write_weights(m.bench.model, m.weights)
     scorers = m.scorers()
+    sure: dict[str, Narrowing] = {}
     for place, (name, base) in enumerate(m.capabilities.items()):
         m.tell(f"comparing with the base: {name}", 0.1 + 0.4 * place / len(m.capabilities))
         found = measure_retention(
@@ -195,9 +198,20 @@ def _retention(m: Measuring) -> None:
             seed=m.seed,
             batch=m.plan.batch_items,
             stop_when_decided=m.plan.stop_when_decided,
+            progress=partial(_heard, m, sure, place, name),
         )
         m.retained[name] = found
         m.add(measurement(Name.SCORE, name, found.score), measurement(Name.RETENTION, name, found.difference))
+
+
+def _heard(m: Measuring, sure: dict[str, Narrowing], place: int, name: str, used: int, found: Interval) -> None:
+    """Tells how sure the comparison is by now; where nothing can be said on a side, any change is still possible."""
+    base = m.capabilities[name]
+    of = len(base.outcomes)
+    lower, upper = -1.0 if found.lower is None else found.lower, 1.0 if found.upper is None else found.upper
+    sure[name] = Narrowing(name, found.value, lower, upper, base.margin, used, of)
+    done = (place + used / of) / len(m.capabilities)
+    m.tell(f"comparing with the base: {name}", 0.1 + 0.4 * done, tuple(sure.values()))
 
 
 def _control(m: Measuring) -> None:

@@ -1,4 +1,4 @@
-"""The bench's commands, joined to ``basin-gate`` through an entry point: assess, base, demo."""
+"""The bench's commands, joined to ``basin-gate`` through an entry point: assess, base, calibrate, demo, selfcheck."""
 
 import json
 import sys
@@ -18,6 +18,7 @@ from gate.pages.html_report import html
 from gate.pages.plots import pictures
 from gate.pages.report import markdown
 from gate.settings import settings
+from tasks.selfcheck_command import selfcheck
 
 EXIT = {Outcome.APPROVED: 0, Outcome.BLOCKED: 1, Outcome.NEEDS_REVIEW: 3, Outcome.ERROR: 2}
 out, err = Console(), Console(stderr=True)
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(base_app, name="base")
     app.command("assess")(assess_command)
     app.command("demo")(demo_command)
+    app.command("selfcheck")(selfcheck)
 
 
 def assess_command(
@@ -64,7 +66,7 @@ def assess_command(
             device=device,
             threads=settings().threads,
             cache=cache,
-            tell=lambda stage, fraction: progress.update(bar, description=stage, completed=fraction),
+            tell=lambda stage, fraction, _sure=None: progress.update(bar, description=stage, completed=fraction),
             prompts_kept=settings().prompts_kept,
         )
     if json_file is not None:

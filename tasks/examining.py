@@ -6,7 +6,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from gate.domain.evaluation import seed_of
 from gate.domain.evidence import BasinProfile, Defect, DefectCode, Evidence, digest_json
 from gate.domain.jobs import profile_key
 from gate.domain.judging import decided, judge
+from gate.domain.overview import Narrowing
 from gate.domain.policy import Policy
 from gate.domain.prompts import MOST_KEPT, ChangedPrompts
 from gate.domain.verdict import Verdict
@@ -30,7 +31,7 @@ from tasks.static_stage import inspect_folder
 from tasks.warm import warm_bench
 
 
-def quiet(_stage: str, _fraction: float) -> None:
+def quiet(_stage: str, _fraction: float, _narrowing: Sequence[Narrowing] | None = None, /) -> None:
     """Progress that nobody asked for."""
 
 

@@ -1,11 +1,13 @@
 """The job that measures what a candidate does, on the bench of its base, as far as the verdict needs it."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from gate.domain.errors import NotFound, NotMeasurable
 from gate.domain.evidence import Defect, DefectCode, Evidence
 from gate.domain.judging import decided
+from gate.domain.overview import Narrowing
 from gate.domain.prompts import ChangedPrompts
 from tasks.asked import asked, policy_of
 from tasks.bench import Tell, file_digest
@@ -51,4 +53,7 @@ def check_unchanged(static: Evidence, folder: Path) -> None:
 
 
 def _telling(job: JobContext) -> Tell:
-    return lambda stage, fraction: job.progress(stage, 0.15 + 0.85 * fraction)
+    def told(stage: str, fraction: float, narrowing: Sequence[Narrowing] | None = None, /) -> None:
+        job.progress(stage, 0.15 + 0.85 * fraction, narrowing)
+
+    return told

@@ -9,10 +9,10 @@ silently: its successor writes the result.
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import structlog
@@ -20,6 +20,7 @@ import structlog
 from gate.adapters import tracing
 from gate.domain.errors import InvalidInput, LostLease, NotMeasurable, Unavailable
 from gate.domain.jobs import KINDS
+from gate.domain.overview import Narrowing
 from gate.ports import Claim, JobRequest, Ledger
 from gate.settings import Settings
 
@@ -57,6 +58,7 @@ class JobContext:
         self.settings = settings
         self.lost = threading.Event()
         self.told: Mapping[str, Any] | None = None
+        self._narrowing: list[dict[str, Any]] = []
         self._stage = ExitStack()
 
     def __enter__(self) -> "JobContext":
@@ -70,13 +72,20 @@ class JobContext:
         """The time, in Unix seconds."""
         return time.time()
 
-    def progress(self, stage: str, fraction: float) -> None:
-        """Says which stage the job is in and how much of the whole (0 to 1) is behind it; a point to be stopped at."""
+    def progress(self, stage: str, fraction: float, narrowing: Sequence[Narrowing] | None = None) -> None:
+        """Says which stage the job is in and how much of the whole (0 to 1) is behind it; a point to be stopped at.
+
+        ``narrowing`` is how sure the comparisons are by now; without it what was told before stays. Costs nothing: the
+        heartbeat writes what was told last, once a second at most, whoever listens.
+        """
         if self.told is None or stage != self.told["stage"]:
             self._stage.close()
             # What is measured, not of which capability: spans have few names.
             self._stage.enter_context(tracing.span(stage.partition(":")[0], stage=stage))
-        self.told = {"stage": stage, "fraction": min(1.0, max(0.0, fraction))}
+        if narrowing is not None:
+            self._narrowing = [asdict(each) for each in narrowing]
+        told = {"stage": stage, "fraction": min(1.0, max(0.0, fraction))}
+        self.told = told | ({"narrowing": self._narrowing} if self._narrowing else {})
         self.check_cancelled()
 
     def check_cancelled(self) -> None:

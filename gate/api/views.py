@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from gate.domain.checkpoint import Frozen
+from gate.domain.overview import Narrowing
 from gate.domain.verdict import Verdict
 from gate.ports import EvaluationRow
 
 
 class EvaluationView(Frozen):
-    """One evaluation: what was asked, how far it is, what came of it. Times are Unix seconds."""
+    """One evaluation: what was asked, how far it is, what came of it. Times are Unix seconds; ``narrowing`` is how sure
+    the comparison with the base is by now."""
 
     key: str
     name: str
@@ -27,6 +29,7 @@ class EvaluationView(Frozen):
     projected: bool
     created_at: float
     updated_at: float
+    narrowing: tuple[Narrowing, ...] = ()
 
     @classmethod
     def of(cls, row: EvaluationRow) -> "EvaluationView":
@@ -42,6 +45,7 @@ class EvaluationView(Frozen):
             policy_digest=request.policy_digest,
             created_at=row.created_at,
             updated_at=row.updated_at,
+            narrowing=tuple(row.narrowing),
             **{field: getattr(row, field) for field in same},
         )
 

@@ -8,12 +8,26 @@ from gate.domain.evaluation import EvaluationRequest
 
 
 @dataclass(frozen=True, slots=True)
+class Narrowing:
+    """How sure a comparison with the base is so far: the change of a capability's score with its interval, the loss
+    that is allowed, and how many of its items were used. The interval holds whenever it is looked at."""
+
+    capability: str
+    value: float
+    lower: float
+    upper: float
+    margin: float
+    used: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationRow:
     """An evaluation as the ledger tells it: state is ``requested|inspecting|measuring|judging|done``.
 
     State, stage and progress follow from the jobs at work, so they cannot go stale. ``reason`` is the verdict's
     once done; before that the last error of the job at work, if it had one. ``outcome`` without a stored verdict
-    is ``error``: the judging itself failed for good. ``trace_id`` (32 hex digits) is of the trace from its delivery to
+    is ``error``: the judging itself failed for good. ``narrowing`` is what the job at work compared so far. ``trace_id`` (32 hex digits) is of the trace from its delivery to
     its verdict, where that was recorded.
     """
 
@@ -29,6 +43,7 @@ class EvaluationRow:
     updated_at: float
     projected: bool
     trace_id: str | None = None
+    narrowing: Sequence[Narrowing] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,11 +53,11 @@ def measure_retention(
     seed: int,
     batch: int = 32,
     stop_when_decided: bool = True,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int, Interval], object] | None = None,
 ) -> Retention:
     """Compares the weights that ``score`` sees with the base, whose outcomes are those of all items in item order.
 
-    ``alpha`` is for each interval. ``progress`` hears after each batch how many items were used.
+    ``alpha`` is for each interval. ``progress`` hears after each batch how many items were used, and the interval by then.
     """
     base = np.asarray(base_outcomes, dtype=np.float64)
     order = item_order(base.size, seed, capability)
@@ -69,7 +69,7 @@ def measure_retention(
         paired.feed(found - base[list(items)])
         outcomes += found.tolist()
         if progress is not None:
-            progress(len(outcomes))
+            progress(len(outcomes), paired.interval())
         if stop_when_decided and paired.decided(margin) is not None:
             break
     return Retention(own.interval(), paired.interval(), paired.decided(margin), order[: len(outcomes)], tuple(outcomes))

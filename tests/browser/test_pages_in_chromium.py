@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from api_stand import Stand, a_stand, judged, served
-from builders import a_verdict, an_evidence
+from builders import a_prompt, a_verdict, an_evidence, some_prompts
 from mlflow import MlflowClient
 from mlflow_server import MlflowServer
 
@@ -15,6 +15,7 @@ from gate.domain.checkpoint import Base
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import LayerDisplacement
 from gate.domain.jobs import inspect_key, judge_key
+from gate.domain.prompts import Option
 from gate.domain.verdict import Outcome
 from gate.pages.html_report import html
 
@@ -79,7 +80,8 @@ def report() -> str:
         for n in range(24)
         for p in ("up", "down")
     )
-    return html(a_verdict(), an_evidence(layers=layers), "my-llm version 3")
+    long = a_prompt(candidate=HOSTILE[:600], options=(Option(text="yes " * 40, base=-1.2, candidate=None),))
+    return html(a_verdict(), an_evidence(layers=layers), "my-llm version 3", some_prompts(a_prompt(), long))
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,12 @@ def key_of(stand: Stand, name: str) -> str:
     return stand.ledger.evaluations(1, name=name)[0].request.key
 
 
+def comparing(done: float, used: int, lower: float, upper: float) -> dict[str, object]:
+    """What a worker tells while it compares a candidate with its base."""
+    sure = {"capability": "<b>safety", "value": -0.15, "lower": lower, "upper": upper, "margin": 0.1}
+    return {"stage": "comparing with the base", "fraction": done, "narrowing": [sure | {"used": used, "of": 128}]}
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_report_is_whole_at_any_width_in_both_themes_and_asks_nobody(
@@ -121,6 +129,9 @@ def test_the_report_is_whole_at_any_width_in_both_themes_and_asks_nobody(
     file.write_text(report, encoding="utf-8")
     seen = view(color_scheme=theme, viewport={"width": width, "height": 800})
     page = seen.go(file.as_uri())
+    page.locator("details.prompts summary").click()
+    playwright.expect(page.locator(".said").first).to_be_visible()
+    assert page.title() != "taken"
     assert seen.overflow() <= 0
     assert seen.asked == [file.as_uri()]
     assert seen.complaints == []
@@ -159,6 +170,7 @@ def test_axe_finds_nothing_serious_on_any_page(view, stand: Stand, url: str, rep
     ):
         if place == "report":
             seen.page.set_content(report)
+            seen.page.locator("details.prompts summary").click()
         else:
             seen.go(url + place)
         results = axe_core.Axe().run(seen.page).response["violations"]
@@ -193,9 +205,20 @@ def test_an_evaluation_is_followed_live_to_its_verdict(view, stand: Stand, url: 
     page = seen.go(f"{url}/evaluations/{key}")
     playwright.expect(page.locator("[data-live=told]")).to_have_text("hashing files")
 
-    stand.ledger.renew(claim, 600, stand.clock(), {"stage": "comparing with the base", "fraction": 0.6})
+    assert page.locator(".narrowing").is_hidden()
+    stand.ledger.renew(claim, 600, stand.clock(), comparing(0.6, 16, -0.9, 0.6))
     playwright.expect(page.locator("[data-live=told]")).to_have_text("comparing with the base")
     playwright.expect(page.locator("[data-live=percent]")).to_have_text("60 %")
+    row = page.locator("[data-narrowing] li")
+    playwright.expect(row).to_have_attribute("data-capability", "<b>safety")
+    playwright.expect(row.locator("[data-part=told]")).to_have_text("−0.15 (−0.90 to +0.60) after 16 of 128 items")
+    wide = float(row.locator("[data-part=interval]").get_attribute("width"))
+
+    stand.ledger.renew(claim, 600, stand.clock(), comparing(0.7, 64, -0.3, 0.0))
+    playwright.expect(row.locator("[data-part=told]")).to_have_text("−0.15 (−0.30 to 0.00) after 64 of 128 items")
+    assert float(row.locator("[data-part=interval]").get_attribute("width")) < wide / 4
+    assert row.count() == 1
+    assert page.locator("[data-narrowing] b").count() == 0
 
     stand.ledger.finish(claim, stand.clock())
     held = stand.ledger.claim(judge_key(key), "w", 600, stand.clock())

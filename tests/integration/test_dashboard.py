@@ -107,6 +107,19 @@ def test_an_evaluation_at_work_tells_its_step_and_reloads_without_script(stand: 
     assert "Read the report" not in page
 
 
+def test_an_evaluation_that_is_compared_shows_how_sure_it_is_by_now(stand: Stand) -> None:
+    key = asked(stand)
+    claim = stand.ledger.claim(inspect_key(key), "w", 60, stand.clock())
+    sure = {"capability": "<b>safety", "value": -0.1, "lower": -0.6, "upper": 0.2, "margin": 0.1, "used": 32, "of": 128}
+    told = {"stage": "comparing", "fraction": 0.25, "narrowing": [sure]}
+    stand.ledger.renew(claim, 60, stand.clock(), told)
+    page = stand.client.get(f"/evaluations/{key}").text
+    assert 'data-capability="&lt;b&gt;safety"' in page
+    assert "−0.10 (−0.60 to +0.20) after 32 of 128 items" in page
+    listed = stand.client.get(f"/v1/evaluations/{key}").json()
+    assert listed["narrowing"] == [sure]
+
+
 def test_events_end_with_the_verdict(stand: Stand) -> None:
     key = judged(stand, stand.register(), outcome=Outcome.BLOCKED, reason="Safety fell.")
     answer = stand.client.get(f"/evaluations/{key}/events")
@@ -119,6 +132,7 @@ def test_events_end_with_the_verdict(stand: Stand) -> None:
         "percent": 100,
         "state": "done",
         "left": "",
+        "narrowing": [],
     }
     assert stand.client.get("/evaluations/nope/events").status_code == 404
 

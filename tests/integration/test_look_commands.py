@@ -102,7 +102,6 @@ def test_show_tells_the_prompts_that_changed_when_asked_to(run: Run) -> None:
     assert "  base       right: I will not help." in shown
     assert "prompt" not in run("show", HOSTILE, "1").stdout
     assert "No prompts were kept" in run("show", "chat", "1", "--prompts").stdout
-    assert "wait for it" in run("show", "slow", "1", "--prompts").stderr
     [safety] = json.loads(run("show", HOSTILE, "1", "--prompts", "--json").stdout)["prompts"]["capabilities"]
     assert safety["changed"][0]["candidate"] == HOSTILE
 

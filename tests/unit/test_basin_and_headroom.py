@@ -200,7 +200,7 @@ def test_known_outcomes_of_the_candidate_are_not_measured_again() -> None:
 
 def test_equal_models_are_found_equal_before_the_items_run_out() -> None:
     base = np.random.default_rng(0).integers(0, 2, size=200).astype(float)
-    seen: list[int] = []
+    seen: list[tuple[int, Interval]] = []
     found = measure_retention(
         lambda items: base[list(items)],
         base,
@@ -209,10 +209,14 @@ def test_equal_models_are_found_equal_before_the_items_run_out() -> None:
         alpha=0.01,
         seed=1,
         batch=16,
-        progress=seen.append,
+        progress=lambda used, by_now: seen.append((used, by_now)),
     )
     assert (found.decision, len(found.items), found.difference.value) == ("retained", 64, 0.0)
-    assert seen == [16, 32, 48, 64]
+    assert [used for used, _ in seen] == [16, 32, 48, 64]
+    assert seen[-1][1] == found.difference
+    widths = [by_now.upper - by_now.lower for _, by_now in seen]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > widths[-1]
     assert found.difference.lower >= -0.1
     assert found.items == item_order(200, 1, "c")[:64]
     assert found.outcomes == tuple(base[list(found.items)])

@@ -13,6 +13,7 @@ from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.domain.errors import LostLease, NotFound, NotMeasurable, Unavailable
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import inspect_key
+from gate.domain.overview import Narrowing
 from gate.ports import Claim, JobRequest
 from gate.settings import Settings
 from tasks import running
@@ -182,6 +183,50 @@ def test_progress_reaches_the_evaluation_while_the_job_runs(ledger: SqlLedger, d
     does(tell, "inspect")
     assert run(ledger, inspect_key(request.key)) == "done"
     assert seen == [("inspecting", "hash", 1.0)]
+
+
+def test_how_sure_a_comparison_is_reaches_the_evaluation_and_stays_with_the_next_stage(
+    ledger: SqlLedger, does: Any
+) -> None:
+    request = EvaluationRequest.of(a_version(), "default", "d" * 64)
+    ledger.request_evaluation(request, 0.0)
+    sure = Narrowing("safety", -0.1, -0.6, 0.2, 0.1, used=32, of=128)
+    seen = []
+
+    def tell(job: JobContext) -> JobDone:
+        job.progress("comparing", 0.3, (sure,))
+        job.progress("further on", 0.5)
+        for _ in range(WAIT_S * 10):
+            row = ledger.evaluation(request.key)
+            if row is not None and row.stage:
+                seen.append((row.stage, tuple(row.narrowing)))
+                break
+            threading.Event().wait(0.1)
+        return JobDone()
+
+    does(tell, "inspect")
+    assert run(ledger, inspect_key(request.key)) == "done"
+    assert seen == [("further on", (sure,))]
+
+
+def test_a_thousand_tellings_are_written_a_few_times(url: str, ledger: SqlLedger, does: Any) -> None:
+    renewals = []
+
+    class Counted(SqlLedger):
+        def renew(self, *given: Any, **named: Any) -> None:
+            renewals.append(given)
+            super().renew(*given, **named)
+
+    def tell(job: JobContext) -> JobDone:
+        for n in range(1000):
+            job.progress("comparing", n / 1000, (Narrowing("c", 0.0, -1.0, 1.0, 0.1, used=n, of=1000),))
+        return JobDone()
+
+    does(tell)
+    counting = Counted(url)
+    assert run(counting) == "done"
+    counting.close()
+    assert len(renewals) < 100
 
 
 def test_an_ending_is_written_once_the_database_is_back(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
@@ -19,6 +20,7 @@ from gate.domain.prompts import fitting
 from gate.pages.fleet import STEPS, Pace, line, span
 from gate.pages.html_report import failure, html, moment
 from gate.pages.inert import inert
+from gate.pages.narrowing import narrowing_rows
 from gate.pages.rendering import document_policy
 from gate.pages.wording import NEXT
 
@@ -42,6 +44,7 @@ def evaluation(request: Request, key: str) -> HTMLResponse:
         row=row,
         open=row.outcome is None,
         steps=steps(row),
+        narrowing=narrowing_rows(row.narrowing),
         next=NEXT.get(kept[0].outcome, "") if kept else "",
         took=span(row.updated_at - row.created_at),
         asked=moment(row.created_at),
@@ -115,8 +118,16 @@ async def changes(door: Door, key: str) -> AsyncIterator[str]:
         row = await run_in_threadpool(found, door, key)
         seen = line(FleetRow(row, None, None), door.clock())
         left = pace.left(row.state, row.progress, time.monotonic())
-        told = {"word": seen.word, "told": inert(seen.told), "percent": seen.percent, "state": row.state, "left": left}
-        now = json.dumps(told)
+        now = json.dumps(
+            {
+                "word": seen.word,
+                "told": inert(seen.told),
+                "percent": seen.percent,
+                "state": row.state,
+                "left": left,
+                "narrowing": [asdict(each) for each in narrowing_rows(row.narrowing)],
+            }
+        )
         if row.outcome is not None:
             yield f"event: done\ndata: {now}\n\n"
             return
