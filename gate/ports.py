@@ -61,13 +61,12 @@ class OutboxItem:
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """How much is waiting: jobs by queue and state, seconds the oldest queued job of a queue has waited,
-    running jobs whose lease has ended, unsent outbox items by kind, and evaluations done by outcome."""
+    running jobs whose lease has ended, and unsent outbox items by kind."""
 
     jobs: Mapping[tuple[str, str], int]
     oldest_s: Mapping[str, float]
     expired_leases: int
     outbox: Mapping[str, int]
-    outcomes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +79,22 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class TracedVerdict:
+    """A verdict of late whose trace was recorded: when it came (Unix seconds), after how many seconds, the trace's id."""
+
+    at: float
+    seconds: float
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """What has happened since the ledger was made, each thing counted once, and what was last seen outside.
 
     Times are in seconds. ``runs`` goes by kind and outcome, ``waits`` and ``compute_s`` by queue, ``run_seconds`` by
-    kind, ``outcomes`` and ``would_be`` (verdicts under a policy in dry run) by outcome, ``facts`` by their kind, ``controls`` (planted candidates) by control and what they showed.
+    kind, ``outcomes`` and ``would_be`` (verdicts under a policy in dry run) by outcome, ``facts`` by their kind,
+    ``controls`` (planted candidates) by control and what they showed.
+    ``traces`` are of some verdicts of late.
     """
 
     runs: Mapping[tuple[str, str], int]
@@ -98,6 +108,7 @@ class Statistics:
     oldest_open_s: float
     facts: Mapping[str, int]
     figures: Mapping[str, float]
+    traces: Sequence[TracedVerdict] = ()
     controls: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 

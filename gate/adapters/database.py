@@ -46,6 +46,9 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self._readers = self.engine.execution_options(gate_reads_only=True)
+        if self.engine.dialect.name == "postgresql":
+            # Otherwise each statement would see a snapshot of its own.
+            self._readers = self._readers.execution_options(isolation_level="REPEATABLE READ")
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """What ``work`` returns, once committed; rolled back on any error; tried again after a deadlock."""

@@ -53,9 +53,8 @@ def _purl(name: str, package: Distribution) -> str:
 
 def _licenses(package: Distribution) -> Iterator[dict[str, Any]]:
     """What the package says of its licence: an SPDX expression, or else its classifiers' names."""
-    expression = package.metadata.get("License-Expression")
-    if expression:
-        yield {"expression": expression}
+    if "License-Expression" in package.metadata:
+        yield {"expression": package.metadata["License-Expression"]}
         return
     prefix = "License :: "
     for classifier in package.metadata.get_all("Classifier") or ():

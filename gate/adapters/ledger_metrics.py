@@ -82,7 +82,7 @@ def empty_ledger() -> LedgerCollector:
     """Tells of a ledger in which nothing has happened: what series there are."""
     figures = dict.fromkeys(FIGURES, 0.0)
     nothing = Statistics({}, {}, {}, {}, {}, {}, NOTHING, NOTHING, 0.0, {}, figures)
-    return LedgerCollector(lambda: Backlog({}, {}, 0, {}, {}), lambda: nothing)
+    return LedgerCollector(lambda: Backlog({}, {}, 0, {}), lambda: nothing)
 
 
 def _waiting(backlog: Backlog) -> Iterator[Family]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_audit, ledger_outbox
+from gate.adapters import ledger_audit, ledger_outbox, ledger_tallies
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import evaluation, revocation, verdict
 from gate.domain.checkpoint import ModelVersion
@@ -79,6 +79,8 @@ def _void(c: sa.Connection, given: SignedRevocation, now: float) -> None:
     ended = evaluation.c.name == given.version.name, evaluation.c.outcome.is_not(None)
     for row in c.execute(sa.select(evaluation.c.key, evaluation.c.request).where(*ended)).all():
         if EvaluationRequest.model_validate_json(row.request).version.identity == entry.subject:
+            # Verdicts given are counted as they were given; a count never goes down.
+            ledger_tallies.count_evaluation(c, row.key)
             c.execute(sa.update(evaluation).where(evaluation.c.key == row.key).values(values))
             ledger_outbox.project(c, row.key, now)
 

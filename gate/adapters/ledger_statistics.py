@@ -1,25 +1,20 @@
 """The ledger counted for metrics: what is computed here survives every restart and counts nothing twice.
 
-Rows of ``job_run`` and ended evaluations are never taken back, so their numbers only grow, as counters must.
+What has ended is never taken back, so its numbers only grow, as counters must.
 """
 
 import json
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_controls
+from gate.adapters import ledger_controls, ledger_tallies, tracing
 from gate.adapters.database import put
-from gate.adapters.ledger_tables import audit, evaluation, figure, job_run
-from gate.ports import Statistics, Tally
-
-WAIT_S = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
-RUN_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0)
-TO_VERDICT_S = (5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 14_400.0, 86_400.0, 604_800.0)
-POSITIONS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0, 10.0)
+from gate.adapters.ledger_tables import audit, evaluation, figure
+from gate.ports import Statistics, Tally, TracedVerdict
 
 BYPASSES = {
     "promoted without approval": "unapproved",
@@ -72,21 +67,24 @@ class Facts:
 
 def statistics(c: sa.Connection, facts: Facts, now: float) -> Statistics:
     """Everything that is counted, from one snapshot."""
-    ended = evaluation.c.outcome.is_not(None)
-    lasted = job_run.c.ended_at - job_run.c.begun_at
+    found, newest = ledger_tallies.sums(c)
+    runs = ledger_tallies.counts(found, ledger_tallies.RUNS)
+    to_verdict = ledger_tallies.spreads(found, ledger_tallies.TO_VERDICT, ledger_tallies.TO_VERDICT_S)
+    positions = ledger_tallies.spreads(found, ledger_tallies.POSITION, ledger_tallies.POSITIONS)
     return Statistics(
-        runs=_runs(c),
-        waits=_tallies(c, job_run.c.queue, job_run.c.begun_at - job_run.c.queued_at, WAIT_S),
-        run_seconds=_tallies(c, job_run.c.kind, lasted, RUN_S),
-        compute_s=_sums(c, job_run.c.queue, lasted),
-        outcomes=_outcomes(c, ended),
-        would_be=_outcomes(c, sa.and_(ended, evaluation.c.dry_run)),
-        to_verdict=_tally(c, evaluation.c.ended_at - evaluation.c.created_at, TO_VERDICT_S),
-        basin_positions=_tally(c, evaluation.c.basin_position, POSITIONS),
+        runs={_pair(label): count for label, count in runs.items()},
+        waits=ledger_tallies.spreads(found, ledger_tallies.WAITS, ledger_tallies.WAIT_S),
+        run_seconds=ledger_tallies.spreads(found, ledger_tallies.RUN_SECONDS, ledger_tallies.RUN_S),
+        compute_s=ledger_tallies.totals(found, ledger_tallies.COMPUTE),
+        outcomes=ledger_tallies.counts(found, ledger_tallies.OUTCOMES),
+        would_be=ledger_tallies.counts(found, ledger_tallies.WOULD_BE),
+        to_verdict=to_verdict.get("", _NOTHING),
+        basin_positions=positions.get("", _NOTHING),
         oldest_open_s=_oldest_open(c, now),
         facts=facts.counts(c),
         figures=_figures(c),
         controls=ledger_controls.counts(c),
+        traces=tuple(_traces(newest)),
     )
 
 
@@ -101,14 +99,9 @@ def _figures(c: sa.Connection) -> Mapping[str, float]:
     return {row.name: row.value for row in rows}
 
 
-def _runs(c: sa.Connection) -> Mapping[tuple[str, str], int]:
-    ended = sa.select(job_run.c.kind, job_run.c.outcome, sa.func.count()).where(job_run.c.outcome.is_not(None))
-    return {(row[0], row[1]): row[2] for row in c.execute(ended.group_by(job_run.c.kind, job_run.c.outcome))}
-
-
-def _outcomes(c: sa.Connection, which: sa.ColumnElement[bool]) -> Mapping[str, int]:
-    counted = sa.select(evaluation.c.outcome, sa.func.count()).where(which).group_by(evaluation.c.outcome)
-    return {row[0]: row[1] for row in c.execute(counted)}
+def _pair(label: str) -> tuple[str, str]:
+    kind, _, outcome = label.partition("/")
+    return kind, outcome
 
 
 def _oldest_open(c: sa.Connection, now: float) -> float:
@@ -117,32 +110,7 @@ def _oldest_open(c: sa.Connection, now: float) -> float:
     return 0.0 if since is None else max(0.0, now - since)
 
 
-def _sums(c: sa.Connection, by: sa.ColumnElement[str], value: sa.ColumnElement[Any]) -> Mapping[str, float]:
-    query = sa.select(by, sa.func.sum(_sound(value))).where(value.is_not(None)).group_by(by)
-    return {row[0]: row[1] for row in c.execute(query)}
-
-
-def _tallies(
-    c: sa.Connection, by: sa.ColumnElement[str], value: sa.ColumnElement[Any], bounds: Sequence[float]
-) -> Mapping[str, Tally]:
-    query = sa.select(by, *_columns(value, bounds)).where(value.is_not(None)).group_by(by)
-    return {row[0]: _made(row[1:], bounds) for row in c.execute(query)}
-
-
-def _tally(c: sa.Connection, value: sa.ColumnElement[Any], bounds: Sequence[float]) -> Tally:
-    return _made(c.execute(sa.select(*_columns(value, bounds)).where(value.is_not(None))).one(), bounds)
-
-
-def _columns(value: sa.ColumnElement[Any], bounds: Sequence[float]) -> list[sa.ColumnElement[Any]]:
-    held = [sa.func.sum(sa.case((value <= bound, 1), else_=0)) for bound in bounds]
-    return [sa.func.count(), sa.func.sum(_sound(value)), *held]
-
-
-def _sound(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    # The clocks of two hosts differ a little; a sum that must only grow takes no negative.
-    return sa.case((value > 0, value), else_=0.0)
-
-
-def _made(row: Sequence[Any], bounds: Sequence[float]) -> Tally:
-    count, total, *held = row
-    return Tally(dict(zip(bounds, held, strict=True)), count, float(total)) if count else _NOTHING
+def _traces(newest: Sequence[sa.Row[Any]]) -> Iterator[TracedVerdict]:
+    for row in newest:
+        if row.trace is not None and row.ended_at is not None:
+            yield TracedVerdict(row.ended_at, row.ended_at - row.created_at, str(tracing.trace_id_of(row.trace)))

@@ -5,7 +5,8 @@ import sqlalchemy as sa
 QUEUED, RUNNING, WAITING, DONE, FAILED = "queued", "running", "waiting", "done", "failed"
 ENDED = (DONE, FAILED)
 
-_UNCOUNTED = sa.text("outcome IS NOT NULL AND counted IS NULL")
+_UNCOUNTED = sa.text("counted IS NULL")
+_ENDED_UNCOUNTED = sa.text("outcome IS NOT NULL AND counted IS NULL")
 _OPEN = sa.text("outcome IS NULL")
 
 metadata = sa.MetaData()
@@ -86,7 +87,7 @@ evaluation = sa.Table(
     sa.Column("worst_change", sa.Double),
     sa.Column("trace", sa.Text),
     sa.Column("counted", sa.Boolean),
-    sa.Index("evaluation_uncounted", "key", sqlite_where=_UNCOUNTED, postgresql_where=_UNCOUNTED),
+    sa.Index("evaluation_uncounted", "key", sqlite_where=_ENDED_UNCOUNTED, postgresql_where=_ENDED_UNCOUNTED),
     sa.Index("evaluation_open", "created_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
     sa.Index("evaluation_by_time", "created_at"),
     sa.Index("evaluation_by_name", "name", "created_at"),

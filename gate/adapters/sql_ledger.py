@@ -16,6 +16,7 @@ from gate.adapters import (
     ledger_records,
     ledger_revocations,
     ledger_statistics,
+    ledger_tallies,
 )
 from gate.adapters.database import Database, insert_new
 from gate.adapters.ledger_tables import DONE, FAILED, evaluation, lease
@@ -107,6 +108,7 @@ class SqlLedger:
     def sweep(self, now: float, *, ring_after_s: float, max_attempts: int) -> int:
         def work(c: sa.Connection) -> int:
             ledger_outbox.forget(c, now)
+            ledger_tallies.count(c)
             projected = ledger_evaluations.project_again(c, now)
             return projected + ledger_jobs.sweep(c, now, ring_after_s, max_attempts)
 
@@ -122,7 +124,6 @@ class SqlLedger:
                 oldest_s=ledger_jobs.oldest(c, now),
                 expired_leases=ledger_jobs.expired_leases(c, now),
                 outbox=ledger_outbox.outstanding(c),
-                outcomes=ledger_evaluations.outcomes(c),
             )
 
         return self._database.read(work)

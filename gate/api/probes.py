@@ -1,7 +1,7 @@
 """Is it alive, is it ready, how is it doing."""
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from gate.api.door import Door
 from gate.domain.errors import GateError
@@ -30,6 +30,7 @@ def readyz(request: Request) -> dict[str, str]:
 
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
-    """Prometheus' text format."""
+    """Prometheus' text format, or OpenMetrics (with traces as exemplars) for a scraper that asks for it."""
     door: Door = request.app.state.door
-    return Response(generate_latest(door.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(door.metrics.registry), media_type=media_type)

@@ -7,7 +7,9 @@ from api_stand import Stand, a_stand, judged
 from builders import a_version
 from deliveries import Sent, capture, delivery, signed
 from fastapi.testclient import TestClient
+from opentelemetry.sdk.trace import TracerProvider
 
+from gate.adapters import tracing
 from gate.adapters.metrics import Metrics
 from gate.adapters.sql_ledger import SqlLedger
 from gate.api.access import Access
@@ -245,6 +247,21 @@ def test_evaluations_are_listed_newest_first_and_found_by_key(stand):
     assert stand.client.get(f"/v1/evaluations/{rows[0]['key']}").json() == rows[0]
     assert stand.client.get("/v1/evaluations/nothing").status_code == 404
     assert stand.client.get("/v1/evaluations?limit=0").status_code == 422
+
+
+def test_a_scraper_that_asks_for_openmetrics_is_led_to_the_trace_of_a_delivery_and_of_a_verdict(stand, monkeypatch):
+    provider = TracerProvider(shutdown_on_exit=False)
+    monkeypatch.setattr(tracing, "_provider", provider)
+    version = stand.register()
+    stand.tell("model_version.created", name="my-llm", version="3")
+    judged(stand, version)
+    (row,) = stand.ledger.evaluations()
+    asked = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    reply = stand.client.get("/metrics", headers=asked)
+    assert reply.headers["content-type"].startswith("application/openmetrics-text")
+    led = {line.partition("{")[0] for line in reply.text.splitlines() if f'# {{trace_id="{row.trace_id}"}}' in line}
+    assert led == {"gate_deliveries_total", "gate_time_to_verdict_seconds_bucket"}
+    assert "trace_id" not in stand.client.get("/metrics").text
 
 
 def test_metrics_tell_the_backlog_and_never_a_models_name(stand):

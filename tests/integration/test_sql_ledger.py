@@ -490,8 +490,6 @@ def test_the_backlog_counts_what_waits_and_for_how_long(desk: Desk) -> None:
     assert backlog.oldest_s == {"gpu": 100.0}
     assert backlog.expired_leases == 1
     assert backlog.outbox == {"doorbell": 2}
-    judged(desk)
-    assert ledger.backlog(1100.0).outcomes == {"blocked": 1}
 
 
 def test_one_leader_at_a_time_and_another_after_it_is_silent(desk: Desk) -> None:

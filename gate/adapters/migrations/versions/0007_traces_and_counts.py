@@ -19,11 +19,11 @@ def upgrade() -> None:
         sa.Column("cell", sa.Text, primary_key=True),
         sa.Column("value", sa.Double, nullable=False),
     )
-    uncounted = sa.text("outcome IS NOT NULL AND counted IS NULL")
+    uncounted, ended = sa.text("counted IS NULL"), sa.text("outcome IS NOT NULL AND counted IS NULL")
     still_open = sa.text("outcome IS NULL")
     for name, table, columns, where in (
         ("job_run_uncounted", "job_run", ["job", "epoch"], uncounted),
-        ("evaluation_uncounted", "evaluation", ["key"], uncounted),
+        ("evaluation_uncounted", "evaluation", ["key"], ended),
         ("evaluation_open", "evaluation", ["created_at"], still_open),
     ):
         op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)
