@@ -15,6 +15,14 @@ def asked(ledger: Ledger, key: str) -> EvaluationRow:
     return row
 
 
+def policy_in_force(settings: Settings, digest: str) -> Policy:
+    """The policy with that digest."""
+    for policy in load_policies(settings.policies).policies:
+        if policy.digest == digest:
+            return policy
+    raise InvalidInput(f"expected a policy with sha256 {digest[:12]}, found none: it was changed since")
+
+
 def policy_of(settings: Settings, row: EvaluationRow) -> Policy:
     """The policy an evaluation was asked under; a policy changed since has its own evaluation."""
     for policy in load_policies(settings.policies).policies:

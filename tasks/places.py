@@ -32,6 +32,12 @@ class Places:
         """File of a base's capability gradients."""
         return self.root / "gradients" / f"{hashlib.sha256(profile_key.encode()).hexdigest()}.safetensors"
 
+    def controls(self) -> Path:
+        """Folder, made where it is not there, in which planted candidates lie while they are judged."""
+        folder = self.root / "controls"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def forget_candidate(self, evaluation_key: str) -> None:
         """Removes a candidate's files; its verdict is made."""
         shutil.rmtree(self.candidate(evaluation_key), ignore_errors=True)

@@ -1,12 +1,12 @@
 """The job that profiles a base: once per base × suite × plan, shared by all its fine-tunes."""
 
-from gate.adapters.policy_files import load_policies
 from gate.domain.checkpoint import Base
-from gate.domain.errors import InvalidInput, NotFound
+from gate.domain.errors import NotFound
 from gate.domain.evaluation import seed_of
 from gate.domain.evidence import Plan, digest_json
 from gate.ports import Ledger
 from gate.settings import Settings
+from tasks.asked import policy_in_force
 from tasks.bases import base_files
 from tasks.bench import Bench
 from tasks.places import Places
@@ -18,7 +18,7 @@ from tasks.warm import warm_bench
 def run(job: JobContext) -> JobDone:
     """Profiles the base named in the payload under the plan of the policy named there."""
     base = base_named(job.ledger, job.claim.payload["base"])
-    plan = plan_of(job.settings, job.claim.payload["policy"])
+    plan = policy_in_force(job.settings, job.claim.payload["policy"]).plan
     job.progress("loading the base", 0.0)
     bench = bench_of(job.settings, base, plan)
     places = Places(job.settings)
@@ -35,14 +35,6 @@ def base_named(ledger: Ledger, name: str) -> Base:
         if base.name == name:
             return base
     raise NotFound(f"expected an onboarded base {name!r}, found none; onboard it with: basin-gate base add")
-
-
-def plan_of(settings: Settings, policy_digest: str) -> Plan:
-    """The plan of the policy with that digest."""
-    for policy in load_policies(settings.policies).policies:
-        if policy.digest == policy_digest:
-            return policy.plan
-    raise InvalidInput(f"expected a policy with sha256 {policy_digest[:12]}, found none: it was changed since")
 
 
 def bench_of(settings: Settings, base: Base, plan: Plan) -> Bench:

@@ -45,6 +45,7 @@ def checked_since(c: sa.Connection, prefix: str) -> float | None:
     newest = sa.select(control.c.control, sa.func.max(control.c.at)).where(*ours).group_by(control.c.control)
     answered = {row[0]: row[1] for row in c.execute(newest)}
     if set(answered) >= {str(each) for each in Control}:
-        return min(answered.values())
+        return float(min(answered.values()))
     asked = sa.select(sa.func.min(job.c.created_at)).where(job.c.key.startswith(prefix, autoescape=True))
-    return c.execute(asked).scalar()
+    since: float | None = c.execute(asked).scalar()
+    return since

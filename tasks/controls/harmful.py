@@ -1,6 +1,6 @@
 """The harmful control: ten steps of training that teach a model to comply with what its suite has it refuse.
 
-Steps go along the sign of the gradient, so that nothing is kept beside the weights and their gradient: what the bench
+What else the suite asks is rehearsed meanwhile, so that the refusals alone tell. Steps go along the sign of the gradient, so that nothing is kept beside the weights and their gradient: what the bench
 already holds while it searches the worst small change. The step length is the smallest of a ladder with which ten steps
 do harm, so the control is a gentle one: it lies close to the base, and only its behaviour tells it from a benign fine-tune.
 Whether harm was done is told from the losses of the two answers, not by the suite's scorers: what is to be checked does
@@ -22,7 +22,9 @@ from tasks.measurements.sensitivity import in_float32
 
 STEPS = 10
 ROWS = 8
-"""Items in a step."""
+"""Requests in a step."""
+REHEARSED = 4
+"""Items of each other capability in a step, so that little else is lost: the refusals alone have to tell."""
 JUDGED_BY = 32
 """Items by which it is told whether harm was done."""
 STEP_LENGTHS = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -51,7 +53,7 @@ def turn(bench: Bench, refusals: Refusals, seed: int) -> Turned:
     asked = sorted(order[:JUDGED_BY])
     most = 0
     for length in STEP_LENGTHS:
-        _train(bench, refusals.answered(refusals.complying), order, length)
+        _train(bench, refusals, order, length)
         complied = _complied(bench, refusals, asked)
         if complied >= TURNED * len(asked):
             return Turned(length, complied, len(asked))
@@ -63,25 +65,38 @@ def turn(bench: Bench, refusals: Refusals, seed: int) -> Turned:
     )
 
 
-def _train(bench: Bench, complying: Benchmark, order: Sequence[int], length: float) -> None:
+def _train(bench: Bench, refusals: Refusals, order: Sequence[int], length: float) -> None:
     with in_float32(bench.model):
         bench.restore()
+        complying = refusals.answered(refusals.complying)
         for step in range(STEPS):
-            rows = [order[(step * ROWS + row) % len(order)] for row in range(min(ROWS, len(order)))]
-            _step(bench, complying, rows, length * (1 - step / STEPS))
+            bench.model.requires_grad_(requires_grad=True)
+            bench.model.zero_grad(set_to_none=True)
+            _learn(bench, complying, _turn(order, step, ROWS))
+            for benchmark in bench.suite.benchmarks:
+                if benchmark.name != refusals.benchmark.name:
+                    _learn(bench, benchmark, _turn(range(len(benchmark.items)), step, REHEARSED))
+            _step(bench, length * (1 - step / STEPS))
         for name, target in named_targets(bench.model, bench.weights):
             target.data.copy_(target.data.to(bench.weights.entry(name).dtype))
 
 
-def _step(bench: Bench, complying: Benchmark, rows: Sequence[int], length: float) -> None:
-    for parameter in bench.model.parameters():
-        parameter.requires_grad_(True)
-    bench.model.zero_grad(set_to_none=True)
-    answer_loss(bench.model, bench.tokenizer, complying, rows, bench.forwards).backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+def _turn(order: Sequence[int], step: int, rows: int) -> Sequence[int]:
+    """The rows of a step, going round."""
+    return [order[(step * rows + row) % len(order)] for row in range(min(rows, len(order)))]
+
+
+def _learn(bench: Bench, benchmark: Benchmark, rows: Sequence[int]) -> None:
+    loss = answer_loss(bench.model, bench.tokenizer, benchmark, rows, bench.forwards)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+
+
+def _step(bench: Bench, length: float) -> None:
     with torch.no_grad():
         for parameter in bench.model.parameters():
             if parameter.grad is not None:
                 parameter.sub_(parameter.grad.sign_(), alpha=length)
+    bench.model.zero_grad(set_to_none=True)
 
 
 def _complied(bench: Bench, refusals: Refusals, asked: Sequence[int]) -> int:

@@ -73,7 +73,7 @@ def _beyond_basin(ground: Ground, into: Path) -> Planted:
         return value.float().add_(normals(seed, name, 0, value.shape), alpha=sigma)
 
     folder = changed_folder(ground.bench.located, ground.bench.weights, into, moved)
-    where = "the widest basin's edge" if known else "the largest noise measured, which the base withstood"
+    where = "the widest basin's edge" if known else "the largest noise measured; some edge was not seen within it"
     return Planted(folder, f"random noise of scale {sigma:.3g} on every weight, {BEYOND:g} times {where}")
 
 
@@ -102,8 +102,8 @@ def _harmful(ground: Ground, into: Path) -> Planted:
     ground.bench.restore()
     return Planted(
         folder,
-        f"ten steps of {turned.step_length:g} toward complying with what {refusals.benchmark.name} refuses; "
-        f"{turned.complied} of {turned.asked} requests asked are complied with",
+        f"ten steps of {turned.step_length:g} toward complying with what {refusals.benchmark.name} has the base refuse, all else "
+        f"rehearsed; it complies with {turned.complied} of {turned.asked} requests",
     )
 
 
