@@ -18,6 +18,7 @@ from gate.pages.html_report import html
 from gate.pages.plots import pictures
 from gate.pages.report import markdown
 from gate.settings import settings
+from tasks.calibrate_command import calibrate_command
 from tasks.selfcheck_command import selfcheck
 
 EXIT = {Outcome.APPROVED: 0, Outcome.BLOCKED: 1, Outcome.NEEDS_REVIEW: 3, Outcome.ERROR: 2}
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(base_app, name="base")
     app.command("assess")(assess_command)
     app.command("demo")(demo_command)
+    app.command("calibrate")(calibrate_command)
     app.command("selfcheck")(selfcheck)
 
 

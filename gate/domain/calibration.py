@@ -98,7 +98,7 @@ def calibrate(
         bad_digest=_digest(bad),
     )
     return Calibrated(
-        suggestions=suggestions,
+        suggestions=tuple(s.model_copy(update={"limit": limits[s.rule]}) for s in suggestions),
         separations=(*separations, together),
         policy=_with_limits(policy, limits, calibration),
     )

@@ -45,8 +45,7 @@ def suggest_together(
     shape of their joint distribution is assumed (Tukey 1947: the cut-off blocks are statistically equivalent). All are
     refused, with the number that is needed, where too few versions are there; one is, where versions lack what it asks.
     """
-    if not (0 < rate < 1 and 0 < alpha < 1):
-        raise InvalidInput(f"expected a rate and an alpha between 0 and 1, found {rate} and {alpha}")
+    _refuse_outside(rate, alpha)
     versions = list({e.candidate.digest: e for e in good}.values())
     n = len(versions)
     cuts = _most_cut(n, rate, alpha)
@@ -67,6 +66,7 @@ def needed(rate: float, alpha: float, rules: int = 1) -> int:
     >>> needed(0.05, 0.05), needed(0.05, 0.05, rules=2)
     (72, 110)
     """
+    _refuse_outside(rate, alpha)
     n = max(rules, math.ceil(math.log(alpha / 2) / math.log1p(-rate)))
     while 1 - _beta_cdf(n, rules - 1, rate) > alpha / 2:
         n += 1
@@ -107,6 +107,11 @@ def badness_of(rule: Rule, evidence: Evidence) -> float:
         bound = None if estimate is None else estimate.lower if rising else estimate.upper
         bounds.append(math.inf if bound is None else -bound if rising else bound)
     return max(bounds)
+
+
+def _refuse_outside(rate: float, alpha: float) -> None:
+    if not (0 < rate < 1 and 0 < alpha < 1):
+        raise InvalidInput(f"expected a rate and an alpha between 0 and 1, found {rate} and {alpha}")
 
 
 def _plain(rule: Rule, n: int) -> Suggestion:
