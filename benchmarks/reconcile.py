@@ -243,7 +243,7 @@ BYPASSES = {
         "update registered_model_aliases set version = 2 where name = :name and alias = 'champion'"
     ),
     "stage changed in the database": Bypass(
-        "update model_versions set current_stage = 'Production' where name = :name and version = 2"
+        "update model_versions set current_stage = 'Production' where name = :name and version = 3", "3"
     ),
     "version inserted in the database, back-dated": Bypass(
         "insert into model_versions (workspace, name, version, creation_time, last_updated_time, current_stage, source, "

@@ -93,7 +93,9 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
     ) -> Any:
         act = f"moving version {_shown(version)} of {_shown(name)} to stage {_shown(stage)}"
         self._check(act, name, version, lambda policy: protects_stage(policy, stage))
-        return super().transition_model_version_stage(name, version, stage, archive_existing_versions)
+        # As a number: MLflow compares the text that it was given with an integer column, which psycopg 3 refuses.
+        number = _validate_model_version(version)
+        return super().transition_model_version_stage(name, number, stage, archive_existing_versions)
 
     def create_model_version(
         self, name: str, source: str, run_id: str | None = None, tags: Any = None, *args: Any, **kwargs: Any

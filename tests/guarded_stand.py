@@ -46,7 +46,7 @@ class Target:
 class GuardedStand:
     """The server, clients of it, its database, the gate's keys and ledger, and a dispatcher under a clock of its own."""
 
-    def __init__(self, folder: Path, workers: int = 1) -> None:
+    def __init__(self, folder: Path, workers: int = 1, database: str | None = None) -> None:
         self.private, self.public = a_key(folder)
         self.stranger, _ = a_key(folder, "stranger")
         self.policy_file = folder / "policy.yaml"
@@ -55,9 +55,10 @@ class GuardedStand:
         self.policy_file.write_text(
             text.replace("stages: [Production]", f"stages: [Production]\n  registered_models: [{models}]")
         )
-        self.database = f"sqlite:///{folder}/mlflow.db"
+        self.database = database or f"sqlite:///{folder}/mlflow.db"
         self.server = MlflowServer(
             folder,
+            database=self.database,
             registry_uri=f"gate+{self.database}",
             workers=workers,
             environment={"GATE_TRUSTED_KEYS_FILE": str(self.public), "GATE_POLICIES": str(self.policy_file)},
@@ -144,7 +145,8 @@ class GuardedStand:
         """Removes every version, and every registered model that is not protected."""
         for name in self.models():
             if name in PROTECTED_MODELS:
-                self.sql("delete from model_versions where name = :name", name=name)
+                for table in ("registered_model_aliases", "model_version_tags", "model_versions"):
+                    self.sql(f"delete from {table} where name = :name", name=name)
             else:
                 self.unguarded.delete_registered_model(name)
 

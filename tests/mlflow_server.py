@@ -29,13 +29,14 @@ class MlflowServer:
         self,
         folder: Path,
         *,
+        database: str | None = None,
         registry_uri: str | None = None,
         environment: Mapping[str, str] | None = None,
         workers: int = 1,
     ) -> None:
         self.folder = folder
         self.uri = f"http://127.0.0.1:{free_port()}"
-        self.database = f"sqlite:///{folder}/mlflow.db"
+        self.database = database or f"sqlite:///{folder}/mlflow.db"
         self._registry_uri = registry_uri or self.database
         self._workers = workers
         self._environment = {
