@@ -16,12 +16,16 @@ from torch import Tensor
 from gate.domain.errors import GateError, InvalidInput
 from gate.domain.evidence import Defect, DefectCode
 from tasks.deltas import LoraDelta
-from tasks.measurements.displacement import ChunkSums, Displacement, DisplacementTally, chunk_sums
+from tasks.measurements.chunk_sums import ChunkSums, chunk_sums
+from tasks.measurements.displacement import Displacement, DisplacementTally
 from tasks.safetensors_file import SafetensorsFile, TensorEntry, in_file_order
 from tasks.weights import EMBEDDINGS, HEADS, SafetensorsWeights
 
 RUN = 1 << 20
 """Numbers compared at once."""
+
+MOST_THREADS = 4
+"""Threads that add up: more would wait for the two that hash, and each holds chunks in memory."""
 
 Progress = Callable[[float], None]
 
@@ -128,22 +132,28 @@ def sweep_alone(files: Sequence[SafetensorsFile], progress: Progress) -> tuple[D
 class _Crew:
     """Adds chunks up in threads beside the reading; what they find is merged in the order they were read in.
 
-    At most two chunks a thread are under way: the reader waits, memory does not grow.
+    At most two chunks a thread are under way: the reader waits, memory does not grow. Torch starts no threads of its
+    own meanwhile: with several at it already they would only take turns.
     """
 
     def __init__(self, capabilities: Sequence[str]) -> None:
         self.tally = DisplacementTally(capabilities)
-        self._threads = torch.get_num_threads()
+        self._cores = torch.get_num_threads()
+        self._threads = min(self._cores, MOST_THREADS)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="sweep")
         self._under_way: deque[Future[ChunkSums]] = deque()
 
     def __enter__(self) -> "_Crew":
+        torch.set_num_threads(1)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._pool:
-            while self._under_way and kind is None:
-                self._merge()
+        try:
+            with self._pool:
+                while self._under_way and kind is None:
+                    self._merge()
+        finally:
+            torch.set_num_threads(self._cores)
 
     def add(self, name: str, ours: Tensor, theirs: Tensor, gradients: Mapping[str, Tensor]) -> None:
         """Takes a chunk of base, candidate and gradients; what is wrong with it is raised here or later."""

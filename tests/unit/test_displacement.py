@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from tasks.measurements.displacement import SLICE, DisplacementTally
+from tasks.measurements.chunk_sums import SLICE
+from tasks.measurements.displacement import DisplacementTally
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
@@ -65,11 +66,38 @@ def test_slices_add_up_to_the_naive_answer(dtype: torch.dtype) -> None:
     assert tally.result().changed_fraction == float((delta != 0).double().mean())
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_non_finite_weights_are_named_and_do_not_spoil_the_sums(bad: float) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_million_16_bit_weights_give_the_norms_to_seven_digits(dtype: torch.dtype) -> None:
+    base = (0.02 * normal(0, 1 << 20)).to(dtype)
+    candidate = (base.float() + 2e-4 * normal(1, 1 << 20)).to(dtype)
+    tally = DisplacementTally()
+    tally.add("w", base, candidate)
+    found, delta = tally.result(), candidate.double() - base.double()
+    assert found.norm == pytest.approx(float(delta.norm()), rel=1e-7)
+    assert found.base_norm == pytest.approx(float(base.double().norm()), rel=1e-7)
+    assert found.changed_fraction == float((delta != 0).double().mean())
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-38, 3e38])
+def test_16_bit_weights_whose_squares_leave_float32_are_measured_all_the_same(size: float) -> None:
+    base = torch.tensor([0.0, size, -size]).bfloat16()
+    candidate = torch.tensor([size, size, -size / 2]).bfloat16()
     tally = DisplacementTally(["c"])
-    tally.add("good", torch.zeros(1), torch.tensor([3.0]), {"c": torch.ones(1)})
-    tally.add("bad", torch.zeros(3), torch.tensor([4.0, bad, 0.0]), {"c": torch.ones(3)})
+    tally.add("w", base, candidate, {"c": torch.tensor([1.0, 0.0, 0.0])})
+    found = tally.result()
+    assert found.non_finite == ()
+    assert found.norm == pytest.approx(size * math.sqrt(1.25), rel=0.01)
+    assert found.base_norm == pytest.approx(size * math.sqrt(2), rel=0.01)
+    assert found.changed_fraction == pytest.approx(2 / 3)
+    assert found.alignment["c"].predicted_loss_change == pytest.approx(size, rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_non_finite_weights_are_named_and_do_not_spoil_the_sums(bad: float, dtype: torch.dtype) -> None:
+    tally = DisplacementTally(["c"])
+    tally.add("good", torch.zeros(1).to(dtype), torch.tensor([3.0]).to(dtype), {"c": torch.ones(1)})
+    tally.add("bad", torch.zeros(3).to(dtype), torch.tensor([4.0, bad, 0.0]).to(dtype), {"c": torch.ones(3)})
     found = tally.result()
     assert found.non_finite == ("bad",)
     assert (found.norm, found.changed_fraction, found.alignment["c"].predicted_loss_change) == (5.0, 0.75, 7.0)

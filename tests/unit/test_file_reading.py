@@ -1,14 +1,16 @@
 """A digest that falls out of reading is the file's digest, in whatever order the file was read."""
 
 import hashlib
+from collections import deque
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gate.domain.errors import InvalidInput
-from tasks.file_reading import DigestingReader, PlainReader, sha256_of
+from tasks.file_reading import Buffers, DigestingReader, PlainReader, sha256_of
 
 CONTENT = bytes(range(256)) * 40
 
@@ -31,6 +33,31 @@ def test_reading_in_any_order_gives_the_bytes_and_the_digest(path: Path, wanted:
     for start, count in wanted:
         assert reader.read(start, count) == CONTENT[start : start + count]
     assert reader.finish() == hashlib.sha256(CONTENT).hexdigest()
+
+
+@given(
+    pieces=st.lists(st.tuples(st.integers(0, len(CONTENT) - 1), st.integers(1, 300)), max_size=20),
+    held=st.integers(1, 5),
+)
+def test_a_piece_stays_what_was_read_for_as_long_as_anyone_holds_it(
+    path: Path, pieces: list[tuple[int, int]], held: int
+) -> None:
+    reader, kept = DigestingReader(path), deque[tuple[bytes, torch.Tensor]](maxlen=held)
+    for start, most in pieces:
+        count = min(most, len(CONTENT) - start)
+        kept.append((CONTENT[start : start + count], torch.frombuffer(reader.read(start, count), dtype=torch.uint8)))
+        assert all(bytes(tensor.numpy()) == expected for expected, tensor in kept)
+    assert reader.finish() == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_memory_is_used_again_once_it_is_let_go() -> None:
+    buffers = Buffers()
+    first, second = buffers.take(100), buffers.take(100)
+    first[:1], second[:1] = b"1", b"2"
+    assert bytes(first[:1]) == b"1"
+    del first
+    again = buffers.take(50)
+    assert (bytes(again[:1]), len(again)) == (b"1", 50)
 
 
 def test_an_empty_file_has_a_digest(tmp_path: Path) -> None:
