@@ -4,6 +4,7 @@ from gate.adapters.celery_queue import CeleryQueue
 from gate.adapters.database import ledger_url
 from gate.adapters.mlflow_registry import MlflowRegistry
 from gate.adapters.policy_files import load_policies
+from gate.adapters.sentinel import sentinel_of
 from gate.adapters.signing import DsseSigner
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.domain.errors import InvalidInput
@@ -28,7 +29,7 @@ def build_registry(settings: Settings) -> MlflowRegistry:
 
 def build_queue(settings: Settings) -> CeleryQueue:
     """The doorbell."""
-    return CeleryQueue(settings.broker_url)
+    return CeleryQueue(settings.broker_url, sentinel_of(settings))
 
 
 def build_policies(settings: Settings) -> PolicySet:

@@ -23,7 +23,18 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="", description="SQLAlchemy URL of the ledger; empty means SQLite inside state_dir."
     )
-    broker_url: str = Field(default="redis://127.0.0.1:6379/0", description="Celery broker (Redis or Valkey).")
+    broker_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="Celery broker (Redis or Valkey): `redis://…`, `rediss://…`, or `sentinel://:PASSWORD@HOST:26379;sentinel://HOST:26379`.",
+    )
+    broker_sentinel_master: str = Field(default="", description="Name of the master, with a `sentinel://` address.")
+    broker_sentinel_password: SecretStr | None = Field(
+        default=None, description="Password of Sentinel itself, where it has one; the master's stands in the address."
+    )
+    broker_ca_file: Path | None = Field(
+        default=None,
+        description="PEM file with the authority of Sentinel's and the master's certificates; with it both are asked by TLS. (For one Redis it stands in a `rediss://` address.)",
+    )
     mlflow_tracking_uri: str = Field(
         default="http://127.0.0.1:5000", description="The MLflow server guarded by this gate."
     )

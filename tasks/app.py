@@ -16,6 +16,7 @@ from gate.adapters.celery_queue import TASK_NAMES, celery_app
 from gate.adapters.database import ledger_url
 from gate.adapters.logs import configure_logging
 from gate.adapters.metrics import WorkerMetrics
+from gate.adapters.sentinel import sentinel_of
 from gate.adapters.sql_ledger import SqlLedger
 from gate.adapters.tracing import start_tracing, stop_tracing
 from gate.settings import settings
@@ -25,7 +26,12 @@ HEARTBEAT_S = 5.0
 log = structlog.get_logger(__name__)
 
 # A spawned child knows only what it is told to import: this module again.
-app = celery_app(settings().broker_url, include=["tasks.app"], worker_soft_shutdown_timeout=settings().stop_grace_s)
+app = celery_app(
+    settings().broker_url,
+    sentinel_of(settings()),
+    include=["tasks.app"],
+    worker_soft_shutdown_timeout=settings().stop_grace_s,
+)
 
 
 @lru_cache(maxsize=1)

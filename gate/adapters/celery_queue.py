@@ -13,6 +13,7 @@ from kombu import Queue as BrokerQueue
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from gate.adapters.sentinel import Sentinel
 from gate.domain.errors import InvalidInput, Unavailable
 from gate.domain.jobs import INSPECT, JUDGE, KINDS, MEASURE, PROFILE, QUEUES
 
@@ -61,23 +62,30 @@ CONFIG: dict[str, Any] = {
 _RING_TIMEOUT_S = 3
 
 
-def celery_app(broker_url: str, **changes: Any) -> Celery:
+def celery_app(broker_url: str, sentinel: Sentinel | None = None, **changes: Any) -> Celery:
     """A Celery app with the product's one configuration."""
     app = Celery("basin-gate", broker=broker_url, set_as_current=False)
-    app.conf.update(CONFIG | changes)
+    given = CONFIG | changes
+    if sentinel is not None:
+        options = given["broker_transport_options"]
+        watched = sentinel.transport(options["socket_connect_timeout"])
+        given |= {**sentinel.celery(), "broker_transport_options": options | watched}
+    app.conf.update(given)
     return app
 
 
 class CeleryQueue:
     """Implements ``gate.ports.Queue``; a broker that does not answer is noticed within seconds."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, sentinel: Sentinel | None = None) -> None:
         quick = _TRANSPORT | {
             "socket_timeout": _RING_TIMEOUT_S,
             "socket_connect_timeout": _RING_TIMEOUT_S,
             "max_retries": 0,
         }
-        self._app = celery_app(broker_url, broker_transport_options=quick, broker_connection_timeout=_RING_TIMEOUT_S)
+        self._app = celery_app(
+            broker_url, sentinel, broker_transport_options=quick, broker_connection_timeout=_RING_TIMEOUT_S
+        )
 
     def ring(self, queue: str, kind: str, key: str) -> None:
         """Sends a doorbell; ``Unavailable`` where the broker did not take it."""

@@ -48,8 +48,13 @@ NO_PROMPTS = ChangedPrompts()
 def migrate(url: str) -> None:
     """Brings the schema of the ledger at ``url`` up to date; safe to run from several processes at once."""
     database = Database(url)
-    database.migrate()
-    database.close()
+    try:
+        database.migrate()
+        # A history from before there were sums is counted now, not at each scrape until the sweep has come through it.
+        while database.write(ledger_tallies.count):
+            pass
+    finally:
+        database.close()
 
 
 class SqlLedger:

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from gate.adapters import database
 from gate.adapters.database import Database, ledger_url, missing_file
+from gate.adapters.sentinel import Sentinel, sentinel_of
 from gate.adapters.sql_ledger import SqlLedger
 from gate.doctor.machine import disk
 from gate.domain.errors import GateError
@@ -27,7 +28,7 @@ BEGUN = "gate:unacked_index"
 def store_checks(settings: Settings, clock: Callable[[], float]) -> Iterator[Check]:
     """The checks of ledger and broker."""
     yield Check("ledger", lambda: ledger(settings, clock()))
-    yield Check("broker", lambda: broker(settings.broker_url, clock()))
+    yield Check("broker", lambda: broker(settings.broker_url, clock(), sentinel_of(settings)))
 
 
 def ledger(settings: Settings, now: float) -> Iterator[Finding]:
@@ -50,10 +51,10 @@ def ledger(settings: Settings, now: float) -> Iterator[Finding]:
     yield from _workers(url, settings, now)
 
 
-def broker(url: str, now: float) -> Iterator[Finding]:
+def broker(url: str, now: float, sentinel: Sentinel | None = None) -> Iterator[Finding]:
     """A Redis or Valkey that answers, takes writes, forgets nothing on its own, and whose messages are begun."""
     try:
-        with _redis(url) as redis:
+        with sentinel.client(url, REACH_S) if sentinel else _redis(url) as redis:
             # Not a ping: one that cannot save its data answers that with an error.
             if redis.info("replication").get("role") == "slave":
                 fix = "set GATE_BROKER_URL to the primary"

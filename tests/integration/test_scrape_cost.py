@@ -114,6 +114,16 @@ def test_the_ledgers_sweep_counts(desk: Desk) -> None:
     assert desk.rows(tally) > 0
 
 
+def test_migrating_counts_what_is_there_already(
+    desk: Desk, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_tallies, "AT_ONCE", 2)
+    for place in range(5):
+        desk.run(f"m{place}", 1000.0, 1.0)
+    migrate(database_url)
+    assert desk.rows(job_run, job_run.c.counted.is_(None)) == 0
+
+
 def test_few_rows_are_not_worth_a_transaction(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_tallies, "WORTHWHILE", 3)
     for place in range(2):
