@@ -142,13 +142,23 @@ def dispatcher() -> None:
 
 
 @app.command()
-def worker(queue: Annotated[str, typer.Argument(help="cpu or gpu")]) -> None:
+def worker(
+    queue: Annotated[str, typer.Argument(help="cpu or gpu")],
+    until_idle: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="End when nothing has been due for so many seconds; for pods that are started for work."
+        ),
+    ] = None,
+) -> None:
     """Run a Celery worker of one queue: one job at a time, the base kept warm between jobs.
 
     Told to stop (SIGTERM), it gives its job GATE_STOP_GRACE_S seconds to end, then hands it to the next worker.
     """
     if queue not in ("cpu", "gpu"):
         raise InvalidInput(f"expected queue cpu or gpu, found {queue!r}")
+    if until_idle is not None:
+        os.execv(sys.executable, [sys.executable, "-m", "tasks.drain", queue, str(until_idle)])  # noqa: S606  (as below)
     # Celery's answer to SIGTERM is to finish the job, however long it takes; to SIGQUIT, to hand it back after a grace.
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
     os.execv(  # noqa: S606  (replaces this process by our own worker)

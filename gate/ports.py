@@ -251,6 +251,9 @@ class Ledger(Protocol):
     def sweep(self, now: float, *, ring_after_s: float, max_attempts: int) -> int:
         """Repairs what crashes and lost messages left behind; returns how many things it touched."""
 
+    def due(self, queue: str, now: float, limit: int = 10) -> Sequence[str]:
+        """Keys of the jobs of a queue that are due, the longest waiting first."""
+
     def job_result(self, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
         """A job's state, result and last error."""
 

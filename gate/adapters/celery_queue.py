@@ -98,6 +98,15 @@ class CeleryQueue:
         except (KombuError, RedisError, OSError) as error:
             raise Unavailable(f"the broker did not take the doorbell of {key}: {error}; is it up?") from error
 
+    def silence(self, queue: str) -> None:
+        """Takes down every doorbell of a queue; ``Unavailable`` where the broker does not answer."""
+        try:
+            with self._app.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=_RING_TIMEOUT_S)
+                connection.default_channel.queue_purge(queue)
+        except (KombuError, RedisError, OSError) as error:
+            raise Unavailable(f"the broker does not answer: {error}; is it up?") from error
+
     def ping(self) -> None:
         """Returns if the broker answers, else raises ``Unavailable``."""
         try:

@@ -134,6 +134,13 @@ def sweep(c: sa.Connection, now: float, ring_after_s: float, max_attempts: int) 
     return len(orphans) + stranded + _ring_again(c, now, ring_after_s)
 
 
+def due(c: sa.Connection, queue: str, now: float, limit: int) -> Sequence[str]:
+    """Keys of the jobs of a queue that are due, the longest waiting first."""
+    which = job.c.queue == queue, job.c.state == QUEUED, job.c.not_before <= now
+    found = sa.select(job.c.key).where(*which).order_by(job.c.queued_at, job.c.key).limit(limit)
+    return list(c.execute(found).scalars())
+
+
 def outcome(c: sa.Connection, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
     """A job's state, result and last error."""
     row = c.execute(sa.select(job.c.state, job.c.result, job.c.error).where(job.c.key == key)).first()

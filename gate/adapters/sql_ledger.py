@@ -119,6 +119,9 @@ class SqlLedger:
 
         return self._database.write(work)
 
+    def due(self, queue: str, now: float, limit: int = 10) -> Sequence[str]:
+        return self._database.read(lambda c: ledger_jobs.due(c, queue, now, limit))
+
     def job_result(self, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
         return self._database.read(lambda c: ledger_jobs.outcome(c, key))
 

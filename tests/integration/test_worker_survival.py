@@ -88,7 +88,7 @@ class Floor:
         self.ledger.sweep(now, ring_after_s=1.0, max_attempts=5)
         for item in self.ledger.outbox(now):
             try:
-                self.queue.ring(**item.payload)
+                self.queue.ring(item.payload["queue"], item.payload["kind"], item.payload["key"])
             except Unavailable as error:
                 self.ledger.outbox_later(item.seq, now, 0.2, str(error))
             else:
