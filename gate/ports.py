@@ -15,6 +15,7 @@ from gate.domain.promotion import Holding
 from gate.domain.prompts import ChangedPrompts
 from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
+from gate.domain.scheduling import Sharing
 from gate.domain.selfcheck import ControlResult
 from gate.domain.verdict import Verdict
 
@@ -227,6 +228,12 @@ class Ledger(Protocol):
     def claim(self, key: str, owner: str, lease_s: float, now: float) -> Claim | None:
         """Takes a job that is due or whose holder's lease has ended; ``None`` where there is nothing to do."""
 
+    def claim_next(self, rung: str, owner: str, lease_s: float, now: float, sharing: Sharing) -> Claim | None:
+        """Takes the job whose turn it is on the queue of the job ``rung``; ``None`` where nothing is due there."""
+
+    def await_verdict(self, key: str, now: float) -> None:
+        """Somebody waits for an evaluation: for a while its jobs come before others, at every other start."""
+
     def renew(self, claim: Claim, lease_s: float, now: float, progress: Mapping[str, Any] | None = None) -> None:
         """Holds on to a job; ``progress`` is ``{"stage": str, "fraction": float}`` and, while a candidate is
         compared, ``"narrowing"`` with a list of `Narrowing` as mappings."""
@@ -245,7 +252,7 @@ class Ledger(Protocol):
     def fail(self, claim: Claim, now: float, *, error: str, then: Sequence[JobRequest] = ()) -> None:
         """Ends a job badly, for good; jobs waiting for it go on, and a failed ``judge`` ends its evaluation in error."""
 
-    def abandon(self, key: str, owner: str, now: float, *, error: str, max_attempts: int) -> bool:
+    def abandon(self, owner: str, now: float, *, error: str, max_attempts: int) -> bool:
         """Gives back at once the job of a worker known to be dead (or fails it after too many attempts)."""
 
     def sweep(self, now: float, *, ring_after_s: float, max_attempts: int) -> int:

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gate.domain.errors import InvalidInput
 from gate.domain.prompts import MOST_KEPT
+from gate.domain.scheduling import Sharing, checked_pattern
 
 
 class Settings(BaseSettings):
@@ -110,6 +111,13 @@ class Settings(BaseSettings):
         description="Seconds within which workers check the gate anew by planted candidates on each onboarded base, under each policy; 0 turns it off, 86400 is daily.",
     )
     lease_s: float = Field(default=60.0, gt=1, description="Seconds a worker holds a job without renewing it.")
+    team_pattern: str = Field(
+        default="",
+        description="Regular expression whose one group takes a team out of a registered model's name, from its beginning, as `([^.]+)[.]`; workers' time is shared between teams. Without it, or where it does not match, each registered model is a team.",
+    )
+    fair_window_s: float = Field(
+        default=3600.0, gt=0, description="Seconds over which a team's use of workers counts against its next turn."
+    )
     max_attempts: int = Field(default=4, ge=1, description="How often a job is tried before its verdict becomes error.")
     max_artifact_bytes: int = Field(default=200_000_000_000, gt=0, description="Largest checkpoint fetched, in bytes.")
     prompts_kept: int = Field(
@@ -154,6 +162,10 @@ class Settings(BaseSettings):
         if len(words) != 1:
             raise InvalidInput(f"GATE_API_TOKEN_FILE: expected a file with one token, found {len(words)} words")
         return words[0]
+
+    def sharing(self) -> Sharing:
+        """How workers' time is shared between teams. Raises `InvalidInput` for a pattern that names no team."""
+        return Sharing(checked_pattern(self.team_pattern), self.fair_window_s)
 
     def secrets_of_webhook(self) -> tuple[str, ...]:
         """The webhook secrets, those set directly before those of the file; the first signs new webhooks."""

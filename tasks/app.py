@@ -41,16 +41,15 @@ def ledger() -> SqlLedger:
 
 
 def answer(task: Task, key: str) -> None:
-    """Does the job that a doorbell rang for; the doorbell's own id tells this worker from another."""
+    """Does a job of the queue that a doorbell rang on; the doorbell's own id tells this worker from another."""
     run_job(key, task.request.id, ledger(), settings())
 
 
-def give_back(task_id: str, exception: BaseException, args: list[Any], **_: object) -> None:
+def give_back(task_id: str, exception: BaseException, **_: object) -> None:
     """Gives a job back at once when the process that ran it died; its parent is told by Celery."""
-    key = str(args[0])
     error = f"the worker process died: {exception}"
-    given = ledger().abandon(key, task_id, time.time(), error=error, max_attempts=settings().max_attempts)
-    log.error("worker process died", job=key, given_back=given, error=str(exception))
+    given = ledger().abandon(task_id, time.time(), error=error, max_attempts=settings().max_attempts)
+    log.error("worker process died", doorbell=task_id, given_back=given, error=str(exception))
 
 
 def serve_metrics(**_: object) -> None:

@@ -104,19 +104,18 @@ OBSERVERS: list[Callable[[str, str, float], None]] = []
 
 
 def run_job(key: str, owner: str, ledger: Ledger, settings: Settings) -> str:
-    """Does the job that a doorbell rang for, if it is to be done; returns how that ended, in one word."""
-    with structlog.contextvars.bound_contextvars(job=key):
-        try:
-            claim = ledger.claim(key, owner, settings.lease_s, time.time())
-        except Unavailable as error:
-            log.warning("job not claimed", error=str(error))
-            return "unavailable"
-        if claim is None:
-            log.debug("nothing to do")
-            return "nothing"
-        about = {"evaluation": claim.payload["evaluation"]} if "evaluation" in claim.payload else {}
-        with structlog.contextvars.bound_contextvars(**about):
-            return _run(JobContext(claim, ledger, settings))
+    """Does the job whose turn it is on the queue that a doorbell rang on; returns how that ended, in one word."""
+    try:
+        claim = ledger.claim_next(key, owner, settings.lease_s, time.time(), settings.sharing())
+    except Unavailable as error:
+        log.warning("job not claimed", rung=key, error=str(error))
+        return "unavailable"
+    if claim is None:
+        log.debug("nothing to do", rung=key)
+        return "nothing"
+    about = {"evaluation": claim.payload["evaluation"]} if "evaluation" in claim.payload else {}
+    with structlog.contextvars.bound_contextvars(job=claim.key, **about):
+        return _run(JobContext(claim, ledger, settings))
 
 
 def _run(context: JobContext) -> str:

@@ -13,24 +13,36 @@ from gate.adapters import ledger_audit, ledger_evaluations, ledger_outbox, ledge
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import ENDED, FAILED, QUEUED, RUNNING, WAITING, job
 from gate.domain.errors import InvalidInput, LostLease
-from gate.domain.jobs import JUDGE, evaluation_of_judge
+from gate.domain.jobs import JUDGE, PROFILE, evaluation_of_judge
 from gate.ports import Claim, JobRequest
 
 ACTOR = "ledger"
 LONGEST_SILENCE_S = 600.0
 
 
-def enqueue(c: sa.Connection, requests: Sequence[JobRequest], now: float, replacing: str | None = None) -> None:
-    """Makes sure each job is there. One that failed is tried anew, one that waits for ``replacing`` is asked anew."""
+def enqueue(
+    c: sa.Connection,
+    requests: Sequence[JobRequest],
+    now: float,
+    replacing: str | None = None,
+    model: str | None = None,
+) -> None:
+    """Makes sure each job is there. One that failed is tried anew, one that waits for ``replacing`` is asked anew.
+
+    ``model`` is the registered model that the work is for; the jobs that follow ``replacing`` are for its model.
+    """
     # What is waited for is locked before what waits, here as everywhere: transactions that meet do not deadlock.
     needed = {request.waits_for for request in requests} - {None}
     c.execute(sa.select(job.c.key).where(job.c.key.in_(needed)).order_by(job.c.key).with_for_update()).all()
+    inherited = _inherited(c, replacing) if replacing is not None else {"model": model}
     for request in requests:
-        _enqueue(c, request, now, replacing)
+        _enqueue(c, request, now, replacing, inherited)
 
 
-def claim(c: sa.Connection, key: str, owner: str, lease_s: float, now: float) -> Claim | None:
-    """Takes a job that is due, or whose holder's lease has ended."""
+def claim(
+    c: sa.Connection, key: str, owner: str, lease_s: float, now: float, awaited: bool | None = None
+) -> Claim | None:
+    """Takes a job that is due, or whose holder's lease has ended; ``awaited`` says whether it was taken out of turn."""
     due = sa.and_(job.c.state == QUEUED, job.c.not_before <= now)
     orphaned = sa.and_(job.c.state == RUNNING, job.c.lease_until < now)
     taken = {
@@ -43,7 +55,7 @@ def claim(c: sa.Connection, key: str, owner: str, lease_s: float, now: float) ->
     row = c.execute(sa.update(job).where(job.c.key == key, sa.or_(due, orphaned)).values(taken).returning(job)).first()
     if row is None:
         return None
-    ledger_runs.begin(c, row, now)
+    ledger_runs.begin(c, row, now, awaited)
     return _claim_of(row)
 
 
@@ -94,7 +106,8 @@ def wait(c: sa.Connection, claim: Claim, needs: JobRequest, now: float) -> None:
         # Counted as an attempt: a job that keeps waiting for what has already ended must come to an end too.
         _let_go_on(c, now, job.c.key == claim.key)
         return
-    enqueue(c, [needs], now)
+    for_model = c.execute(sa.select(job.c.model).where(job.c.key == claim.key)).scalar()
+    enqueue(c, [needs], now, model=for_model)
     c.execute(sa.update(job).where(job.c.key == claim.key).values(attempts=job.c.attempts - 1))
 
 
@@ -111,9 +124,9 @@ def retry(c: sa.Connection, claim: Claim, now: float, *, error: str, delay_s: fl
     ledger_outbox.ring(c, claim.key, claim.kind, row.queue, now, due)
 
 
-def abandon(c: sa.Connection, key: str, owner: str, now: float, error: str, max_attempts: int) -> bool:
-    """Gives back the job of a dead worker, if it still holds it."""
-    held = sa.select(job).where(job.c.key == key, job.c.state == RUNNING, job.c.owner == owner).with_for_update()
+def abandon(c: sa.Connection, owner: str, now: float, error: str, max_attempts: int) -> bool:
+    """Gives back the job of a dead worker, if it still holds one."""
+    held = sa.select(job).where(job.c.state == RUNNING, job.c.owner == owner).with_for_update()
     row = c.execute(held).first()
     if row is None:
         return False
@@ -166,7 +179,15 @@ def expired_leases(c: sa.Connection, now: float) -> int:
     return c.execute(query).scalar_one()
 
 
-def _enqueue(c: sa.Connection, request: JobRequest, now: float, replacing: str | None) -> None:
+def _inherited(c: sa.Connection, key: str) -> Mapping[str, Any]:
+    """What the jobs that follow another take over from it."""
+    row = c.execute(sa.select(job.c.model, job.c.awaited_at).where(job.c.key == key)).mappings().first()
+    return dict(row) if row else {}
+
+
+def _enqueue(
+    c: sa.Connection, request: JobRequest, now: float, replacing: str | None, inherited: Mapping[str, Any]
+) -> None:
     waits = request.waits_for is not None and not _has_ended(c, request.waits_for)
     asked: dict[str, Any] = {
         "payload": dict(request.payload),
@@ -175,6 +196,7 @@ def _enqueue(c: sa.Connection, request: JobRequest, now: float, replacing: str |
         "not_before": now,
         "queued_at": now,
     }
+    asked |= inherited if request.kind != PROFILE else {**inherited, "model": None}
     traceparent = tracing.carrier()
     if traceparent is not None:
         asked["trace"] = traceparent

@@ -17,7 +17,7 @@ OUTCOMES = (DONE, FAILED, WAITS, RETRIED, PUT_OFF, LOST, OUT_OF_MEMORY)
 _SIGNS_OF_NO_MEMORY = ("memoryerror", "out of memory", "can't allocate memory")
 
 
-def begin(c: sa.Connection, job: sa.Row[Any], now: float) -> None:
+def begin(c: sa.Connection, job: sa.Row[Any], now: float, awaited: bool | None) -> None:
     """Records that a job was claimed. A run before it that never told its end was lost."""
     if job.epoch > 1:
         _close(c, LOST, now, job_run.c.job == job.key)
@@ -27,6 +27,8 @@ def begin(c: sa.Connection, job: sa.Row[Any], now: float) -> None:
         "kind": job.kind,
         "queue": job.queue,
         "queued_at": job.queued_at,
+        "model": job.model,
+        "awaited": awaited,
         "begun_at": now,
     }
     insert_new(c, job_run, row)

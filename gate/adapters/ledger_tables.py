@@ -45,6 +45,8 @@ job = sa.Table(
     sa.Column("result", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.Text),
     sa.Column("trace", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("awaited_at", sa.Double),
     sa.CheckConstraint("state IN ('waiting', 'queued', 'running', 'done', 'failed')", name="job_state_known"),
     sa.Index("job_by_state", "state", "lease_until"),
     sa.Index("job_by_dependency", "waits_for", "state"),
@@ -63,8 +65,12 @@ job_run = sa.Table(
     sa.Column("begun_at", sa.Double, nullable=False),
     sa.Column("ended_at", sa.Double),
     sa.Column("outcome", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("awaited", sa.Boolean),
     sa.Column("counted", sa.Boolean),
     sa.Index("job_run_uncounted", "job", "epoch", sqlite_where=_UNCOUNTED, postgresql_where=_UNCOUNTED),
+    sa.Index("job_run_by_begin", "queue", "begun_at"),
+    sa.Index("job_run_by_end", "queue", "ended_at"),
 )
 
 evaluation = sa.Table(

@@ -15,6 +15,7 @@ from gate.adapters import (
     ledger_outbox,
     ledger_records,
     ledger_revocations,
+    ledger_schedule,
     ledger_statistics,
     ledger_tallies,
 )
@@ -28,6 +29,7 @@ from gate.domain.overview import Fleet, FleetQuery, JobAtWork
 from gate.domain.prompts import ChangedPrompts
 from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
+from gate.domain.scheduling import Sharing
 from gate.domain.selfcheck import ControlResult
 from gate.domain.verdict import Verdict
 from gate.ports import (
@@ -90,6 +92,12 @@ class SqlLedger:
     def claim(self, key: str, owner: str, lease_s: float, now: float) -> Claim | None:
         return self._database.write(lambda c: ledger_jobs.claim(c, key, owner, lease_s, now))
 
+    def claim_next(self, rung: str, owner: str, lease_s: float, now: float, sharing: Sharing) -> Claim | None:
+        return self._database.write(lambda c: ledger_schedule.claim_next(c, rung, owner, lease_s, now, sharing))
+
+    def await_verdict(self, key: str, now: float) -> None:
+        self._database.write(lambda c: ledger_schedule.await_verdict(c, key, now))
+
     def renew(self, claim: Claim, lease_s: float, now: float, progress: Mapping[str, Any] | None = None) -> None:
         self._database.write(lambda c: ledger_jobs.renew(c, claim, lease_s, now, progress))
 
@@ -107,8 +115,8 @@ class SqlLedger:
     def fail(self, claim: Claim, now: float, *, error: str, then: Sequence[JobRequest] = ()) -> None:
         self._database.write(lambda c: ledger_jobs.end(c, claim, now, state=FAILED, error=error, then=then))
 
-    def abandon(self, key: str, owner: str, now: float, *, error: str, max_attempts: int) -> bool:
-        return self._database.write(lambda c: ledger_jobs.abandon(c, key, owner, now, error, max_attempts))
+    def abandon(self, owner: str, now: float, *, error: str, max_attempts: int) -> bool:
+        return self._database.write(lambda c: ledger_jobs.abandon(c, owner, now, error, max_attempts))
 
     def sweep(self, now: float, *, ring_after_s: float, max_attempts: int) -> int:
         def work(c: sa.Connection) -> int:
@@ -302,7 +310,7 @@ def _request(c: sa.Connection, request: EvaluationRequest, now: float) -> bool:
     payload = {"evaluation": request.key}
     inspect = JobRequest(inspect_key(request.key), INSPECT, CPU_QUEUE, payload)
     judge = JobRequest(judge_key(request.key), JUDGE, CPU_QUEUE, payload, waits_for=inspect.key)
-    ledger_jobs.enqueue(c, [inspect, judge], now)
+    ledger_jobs.enqueue(c, [inspect, judge], now, model=request.version.name)
     detail = {"evaluation": request.key, "subject": request.version.identity, "policy": request.policy}
     ledger_audit.append(c, "evaluation requested", "gate", detail, now)
     return True

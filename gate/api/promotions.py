@@ -71,6 +71,8 @@ def _answer(door: Door, asked: PromotionQuestion) -> PromotionAnswer:
     version = door.registry.version(asked.name, asked.version)
     position = door.standing.position(version, door.clock())
     given = _qualified(door, asked, version, position)
+    if given.decision is Decision.PENDING and position.row is not None and position.row.state != "done":
+        door.ledger.await_verdict(position.row.request.key, door.clock())
     door.metrics.promotion_questions.labels("allow" if given.allowed else "deny").inc()
     row, verdict = position.row, position.verdict
     return PromotionAnswer(

@@ -49,7 +49,7 @@ class Desk:
         return told
 
     def claimed(self, key: str, now: float) -> Claim:
-        claim = self.ledger.claim(key, f"worker at {now}", LEASE_S, now)
+        claim = self.ledger.claim(key, f"worker of {key} at {now}", LEASE_S, now)
         assert claim is not None
         return claim
 
@@ -100,8 +100,8 @@ def test_a_worker_that_was_killed_is_counted_once_whoever_finds_it_first(desk: D
     for key in ("told", "swept", "taken"):
         ask(desk, key, 1000.0)
     lost = {key: desk.claimed(key, 1000.0) for key in ("told", "swept", "taken")}
-    assert desk.ledger.abandon("told", "worker at 1000.0", 1010.0, error="killed by signal 9", max_attempts=4)
-    assert not desk.ledger.abandon("told", "worker at 1000.0", 1011.0, error="killed by signal 9", max_attempts=4)
+    assert desk.ledger.abandon("worker of told at 1000.0", 1010.0, error="killed by signal 9", max_attempts=4)
+    assert not desk.ledger.abandon("worker of told at 1000.0", 1011.0, error="killed by signal 9", max_attempts=4)
     desk.claimed("taken", 1070.0)
     for _ in range(2):
         desk.ledger.sweep(1070.0, ring_after_s=15.0, max_attempts=4)

@@ -285,9 +285,9 @@ def test_a_dead_workers_job_is_given_back_once_and_only_if_it_was_its_own(desk: 
     claim = desk.claimed("a", owner="message-1")
     desk.clear_outbox()
     gone = {"error": "killed", "max_attempts": 3}
-    assert not desk.ledger.abandon("a", "message-2", desk.now, **gone)
-    assert desk.ledger.abandon("a", "message-1", desk.now, **gone)
-    assert not desk.ledger.abandon("a", "message-1", desk.now, **gone)
+    assert not desk.ledger.abandon("message-2", desk.now, **gone)
+    assert desk.ledger.abandon("message-1", desk.now, **gone)
+    assert not desk.ledger.abandon("message-1", desk.now, **gone)
     assert desk.doorbells() == ["a"]
     with pytest.raises(LostLease):
         desk.ledger.finish(claim, desk.now)

@@ -97,7 +97,7 @@ def test_a_job_that_needs_another_waits_for_it(ledger: SqlLedger, does: Any) -> 
 
 def test_a_job_that_keeps_waiting_for_what_has_ended_fails(ledger: SqlLedger, does: Any) -> None:
     does(lambda job: JobDone(), "profile")
-    ledger.enqueue([JobRequest("b", "profile", "gpu")], 0.0)
+    ledger.enqueue([JobRequest("b", "profile", "cpu")], 0.0)
     assert run(ledger, "b") == "done"
     does(lambda job: JobWaits(JobRequest("b", "profile", "gpu")))
     assert [run(ledger) for _ in range(4)] == ["waits", "waits", "failed", "nothing"]
@@ -134,7 +134,7 @@ def test_what_cannot_be_measured_is_not_tried_again(ledger: SqlLedger, does: Any
 
 
 def test_a_kind_this_worker_does_not_know_fails(ledger: SqlLedger) -> None:
-    ledger.enqueue([JobRequest("odd", "dance", "gpu")], 0.0)
+    ledger.enqueue([JobRequest("odd", "dance", "cpu")], 0.0)
     assert run(ledger, "odd") == "failed"
     assert "expected a job of" in str((ledger.job_result("odd") or ("", None, ""))[2])
 
@@ -152,7 +152,7 @@ def test_a_job_that_lost_its_lease_is_told_and_writes_nothing(ledger: SqlLedger,
     seen = []
 
     def run_long(job: JobContext) -> JobDone:
-        ledger.abandon("a", "worker", 0.0, error="thought dead", max_attempts=9)
+        ledger.abandon("worker", 0.0, error="thought dead", max_attempts=9)
         assert job.lost.wait(WAIT_S)
         with pytest.raises(LostLease):
             job.progress("late", 1.0)
