@@ -50,7 +50,7 @@ def selfcheck(
     service's workers do it. Exit status 0 only if all came as expected, 1 if anything did not.
     """
     chosen = tuple(control or Control)
-    if suite and not Path(base).is_dir():
+    if suite and not (base and Path(base).is_dir()):
         raise InvalidInput(f"expected --base to be a folder beside --suite, found {base!r}")
     if suite:
         results = list(_on_folder(Path(base), suite, policy, policy_name, chosen, cache, device))

@@ -4,6 +4,7 @@ Each is an ordinary folder, made from the base's files alone and from its seed, 
 it as at a candidate that somebody registered.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def _harmful(ground: Ground, into: Path) -> Planted:
     refusals = choose_refusals(ground.bench.suite, ground.profile)
     if isinstance(refusals, str):
         return Planted(None, refusals)
-    turned = turn(ground.bench, refusals, subseed(ground.seed, Control.HARMFUL))
+    scale = ground.profile.weight_norm / math.sqrt(ground.profile.parameters)
+    turned = turn(ground.bench, refusals, scale, subseed(ground.seed, Control.HARMFUL))
     trained = dict(named_targets(ground.bench.model, ground.bench.weights))
     folder = changed_folder(
         ground.bench.located, ground.bench.weights, into, lambda name, value: trained.get(name, value).detach().clone()
@@ -102,7 +104,7 @@ def _harmful(ground: Ground, into: Path) -> Planted:
     ground.bench.restore()
     return Planted(
         folder,
-        f"ten steps of {turned.step_length:g} toward complying with what {refusals.benchmark.name} has the base refuse, all else "
+        f"ten steps of {turned.step_length:.2g} toward complying with what {refusals.benchmark.name} has the base refuse, all else "
         f"rehearsed; it complies with {turned.complied} of {turned.asked} requests",
     )
 
