@@ -32,7 +32,7 @@ from gate.domain.enforcement import TAG_REVOKED, TAG_RUN
 from gate.domain.errors import GateError
 from gate.domain.policy import Policy
 from gate.domain.probe import PROBE_ALIAS, said
-from gate.domain.promotion import folded, is_reserved, protects_alias, protects_model, protects_stage
+from gate.domain.promotion import is_reserved, protects_alias, protects_model, protects_stage, same_name
 from gate.settings import Settings
 
 PREFIX = "gate+"
@@ -247,7 +247,7 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
 
     def _hold_revocation(self, act: str, name: str, version: str, key: str, value: str | None) -> None:
         """Whoever asks, the gate itself included: a revocation is for good."""
-        if folded(key) != TAG_REVOKED:
+        if not same_name(key, TAG_REVOKED):
             return
         rules = self._guard.rulebook(act)
         candidate = self._version(name, version)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from databases import Postgres, sqlite_file
+from databases import MARIADB, MariaDb, Postgres, sqlite_file
 from mlflow_server import MlflowServer
 from process_tree import processes_of
 
@@ -41,6 +41,19 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Product]":
 def postgres() -> Iterator[Postgres]:
     """One real PostgreSQL server for the session; each test asks it for a schema of its own."""
     server = Postgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """One real MariaDB server for the session, where `make test` could get it; each test asks it for a database."""
+    if not (MARIADB / "sbin" / "mariadbd").is_file():
+        pytest.skip(
+            "MariaDB is not here; get it with: tests/tools/unpack_debian.sh .venv/mariadb mariadb-server-core libaio1 "
+            "liburing2 libnuma1"
+        )
+    server = MariaDb()
     yield server
     server.stop()
 

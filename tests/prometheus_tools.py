@@ -13,7 +13,10 @@ def tool(name: str) -> str:
     """The path of promtool, amtool or prometheus; the test skips where it could not be had."""
     found = shutil.which(name) or shutil.which(name, path=str(UNPACKED))
     if found is None:
-        pytest.skip(f"{name} is not here; get it with: tests/tools/get_prometheus.sh .venv/prometheus")
+        pytest.skip(
+            f"{name} is not here; get it with: tests/tools/unpack_debian.sh .venv/prometheus prometheus "
+            "prometheus-alertmanager"
+        )
     return found
 
 

@@ -54,13 +54,17 @@ def folded(text: str) -> str:
 def same_name(given: str, protected: str) -> bool:
     """Whether a database could take one text for the other.
 
-    Latin letters that no normal form takes apart (``ø``, ``ł``, ``æ``) stand for any one or two letters.
+    A letter with an accent or another form stands for its plain letter, alone or with up to two more (``ä`` for ``ae``,
+    ``ß`` for ``s``); a Latin letter without a plain one (``ø``, ``æ``), a number or a modifier of another script for
+    anything up to three letters, or nothing; any other letter for itself or for nothing.
 
-    >>> same_name("prøduction", "production"), same_name("product", "production")
-    (True, False)
+    >>> same_name("prøduction", "production"), same_name("champ\u0640ion", "champion"), same_name("baße", "base")
+    (True, True, True)
+    >>> same_name("product", "production"), same_name("чемпион", "champion")
+    (False, False)
     """
     one, other = folded(given), folded(protected)
-    return one == other or bool(re.fullmatch(_pattern(one), other)) or bool(re.fullmatch(_pattern(other), one))
+    return one == other or bool(re.fullmatch(_pattern(given), other)) or bool(re.fullmatch(_pattern(protected), one))
 
 
 def protects_alias(policy: Policy, alias: str) -> bool:
@@ -80,7 +84,13 @@ def protects_model(policy: Policy, name: str) -> bool:
 
 def is_reserved(tag: str) -> bool:
     """Whether a version's tag is one of the gate's results, which nobody else should write."""
-    return folded(tag).startswith(RESERVED) and tag not in OWNERS_TAGS
+    spelt = folded(tag).startswith(RESERVED) or any(same_name(tag[:n], RESERVED) for n in _beginnings(tag))
+    return spelt and tag not in OWNERS_TAGS
+
+
+def _beginnings(tag: str) -> Iterable[int]:
+    """How long the part of a tag may be that a database takes for the gate's namespace; what is ASCII needs no guess."""
+    return () if tag.isascii() else range(1, len(tag) + 1)
 
 
 def _among(given: str, protected: Iterable[str]) -> bool:
@@ -93,8 +103,20 @@ def _digit(character: str) -> str:
 
 
 def _pattern(text: str) -> str:
-    return "".join(".{1,2}" if _is_latin_variant(c) else re.escape(c) for c in text)
+    return "".join(_spellings(c) for c in unicodedata.normalize("NFC", text.strip()))
 
 
-def _is_latin_variant(character: str) -> bool:
-    return not character.isascii() and unicodedata.name(character, "").startswith("LATIN ")
+def _spellings(character: str) -> str:
+    """A pattern of what a database's collation may take the character for."""
+    plain = folded(character)
+    if character.isascii():
+        return re.escape(character.casefold())
+    if plain.isascii() and plain:
+        return f"(?:{re.escape(plain)}|{re.escape(plain[0])}.{{0,2}})"
+    if unicodedata.category(character)[0] == "N" or unicodedata.category(character) == "Lm" or _has_latin(plain):
+        return ".{0,3}"
+    return f"(?:{re.escape(plain)})?"
+
+
+def _has_latin(text: str) -> bool:
+    return any(unicodedata.name(c, "").startswith("LATIN ") for c in text)

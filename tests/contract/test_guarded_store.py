@@ -7,7 +7,6 @@ from pathlib import Path
 import flask
 import pytest
 from approvals import a_key, an_attestation
-from databases import Postgres
 from mlflow.entities.model_registry import ModelVersionTag
 from mlflow.exceptions import MlflowException
 
@@ -18,9 +17,20 @@ from gate.registry_guard import GuardedWorkspaceStore, GuardMixin, guarded_store
 Store = Callable[..., GuardMixin]
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"gate+sqlite:///{tmp_path_factory.mktemp('registry')}/registry.db"
+DATABASES = ("sqlite", "postgresql", "mariadb")
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"gate+{empty(request, tmp_path_factory.mktemp('registry'))}"
+
+
+def empty(request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URL of an empty database of the kind that the test is to run on."""
+    if request.param == "sqlite":
+        return f"sqlite:///{folder}/registry.db"
+    server = request.getfixturevalue("postgres" if request.param == "postgresql" else "mariadb")
+    return str(server.empty_database())
 
 
 @pytest.fixture
@@ -198,20 +208,17 @@ def test_only_named_users_write_the_gates_tags(store: Store) -> None:
     assert guarded.get_model_version("tagged", "1").tags == {"gate.verdict": "approved", "gate.base": "models:/base/1"}
 
 
-def test_on_postgres_an_alias_is_refused_and_after_an_approval_granted(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_alias_is_refused_and_after_an_approval_granted(store: Store, tmp_path: Path) -> None:
     private, public = a_key(tmp_path)
-    monkeypatch.setenv("GATE_TRUSTED_KEYS_FILE", str(public))
-    guarded = guarded_store(f"gate+{postgres.empty_database()}")
-    identity = register(guarded, "on-postgres")
+    guarded = store(trusted_keys_file=public)
+    identity = register(guarded, "granted")
     with pytest.raises(MlflowException, match="no verdict yet"):
-        guarded.set_registered_model_alias("on-postgres", "Champion", "1")
+        guarded.set_registered_model_alias("granted", "Champion", "1")
 
-    attest(guarded, "on-postgres", an_attestation(private, identity))
-    guarded.set_registered_model_alias("on-postgres", "champion", "1")
+    attest(guarded, "granted", an_attestation(private, identity))
+    guarded.set_registered_model_alias("granted", "champion", "1")
 
-    assert guarded.get_model_version_by_alias("on-postgres", "champion").aliases == ["champion"]
+    assert guarded.get_model_version_by_alias("granted", "champion").aliases == ["champion"]
 
 
 def test_with_workspaces_on_the_workspace_store_is_guarded(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,9 +244,9 @@ PLACES = {
 }
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def evaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardMixin]:
-    """A guarded store on either database, a model with an approved champion and an unapproved version 2 in it."""
+    """A guarded store on each database, a model with an approved champion and an unapproved version 2 in it."""
     folder = tmp_path_factory.mktemp("evaded")
     private, public = a_key(folder)
     policy = folder / "policy.yaml"
@@ -249,10 +256,7 @@ def evaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GATE_TRUSTED_KEYS_FILE", str(public))
         patch.setenv("GATE_POLICIES", str(policy))
-        url = f"sqlite:///{folder}/registry.db"
-        if request.param == "postgresql":
-            url = request.getfixturevalue("postgres").empty_database()
-        made = guarded_store(f"gate+{url}")
+        made = guarded_store(f"gate+{empty(request, folder)}")
         attest(made, "evaded", an_attestation(private, register(made, "evaded")))
         made.create_model_version("evaded", "s3://bucket/bad")
         made.set_registered_model_alias("evaded", "champion", "1")
@@ -263,7 +267,7 @@ def evaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_each_way_to_promote_is_refused_on_either_database(evaded: GuardMixin, name: str) -> None:
+def test_each_way_to_promote_is_refused_on_each_database(evaded: GuardMixin, name: str) -> None:
     with pytest.raises(MlflowException, match=r"^\[basin-gate\] .* is refused: ") as refused:
         PLACES[name](evaded, "evaded")
 

@@ -14,6 +14,7 @@ DEFAULT = load_policies().policies[0]
     "alias",
     [
         *("champion", "CHAMPION", "Chämpion", "champio\u0303n", "ｃｈａｍｐｉｏｎ", "cham\u200bpion", "champion\n"),
+        *("champ\u0640ion", "ﹳchampion", "champ\u1cf2ion", "cham\u02bcpion"),
         *("prøduction", "proꝺuction", "producŧion", "PRODUCTİON", "approveđ", "\u00adapproved"),
     ],
 )
@@ -30,6 +31,8 @@ def test_a_protected_name_of_another_script_is_itself_alone() -> None:
     assert same_name("生产", "生产")
     assert not same_name("测试", "生产")
     assert same_name("aliæs", "aliaes")
+    assert same_name("kärcher", "kaercher")
+    assert same_name("v⓫", "v11")
 
 
 def test_stages_and_models_are_compared_in_the_same_way() -> None:
@@ -43,7 +46,7 @@ def test_stages_and_models_are_compared_in_the_same_way() -> None:
 
 
 def test_the_gates_results_are_reserved_and_the_owners_tags_are_not() -> None:
-    assert all(is_reserved(tag) for tag in ("gate.verdict", "gate.vsa", "GATE.verdict", "gate.base2"))
+    assert all(is_reserved(tag) for tag in ("gate.verdict", "gate.vsa", "GATE.verdict", "gate.base2", "ga\u0640te.vsa"))
     assert not any(is_reserved(tag) for tag in ("gate.base", "team", "mygate.verdict"))
 
 
