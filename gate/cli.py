@@ -20,6 +20,7 @@ from gate.domain.errors import GateError, InvalidInput, Unavailable
 from gate.export import export
 from gate.look.audit import audit_app
 from gate.look.command import diff, ls, show, watch
+from gate.look.printing import AsJson, told
 from gate.rehearse import command as rehearse
 from gate.settings import settings
 
@@ -57,10 +58,11 @@ def show_version(
     bom: Annotated[
         bool, typer.Option("--bom", help="Print all packages of this installation as CycloneDX instead.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the version."""
     if not bom:
-        out.print(version("basin-gate"))
+        told(as_json, {"version": version("basin-gate")}, version("basin-gate"))
         return
     from gate.adapters.installed import bill_of_packages
 
@@ -187,12 +189,12 @@ def worker(
 
 
 @ledger_app.command()
-def migrate() -> None:
+def migrate(as_json: AsJson = False) -> None:
     """Bring the ledger's tables to this version."""
     from gate.bootstrap import migrate_ledger
 
     migrate_ledger(settings())
-    out.print("The ledger is up to date.")
+    told(as_json, {"up_to_date": True}, "The ledger is up to date.")
 
 
 @keys_app.command()
@@ -211,11 +213,15 @@ def generate(
 def new_token(
     name: Annotated[str, typer.Argument(help="Whose it is: letters, digits, dots, dashes.")],
     role: Annotated[str, typer.Option(help="reader, submitter, reviewer or administrator.")],
+    as_json: AsJson = False,
 ) -> None:
     """Make a token: prints it, once, and then the line for GATE_TOKENS_FILE, which keeps its sha256 alone."""
     from gate.domain.access import made_token
 
     token, line = made_token(name, role)
+    if as_json:
+        told(as_json, {"token": token, "line": line})
+        return
     err.print("The token, which is shown now and kept nowhere, and its line for GATE_TOKENS_FILE:")
     sys.stdout.write(f"{token}\n{line}\n")
 
@@ -269,7 +275,8 @@ def verify(
     from gate.adapters.folder_digests import DigestCache
     from gate.adapters.policy_files import load_policies
     from gate.domain.reference import parse_reference
-    from gate.domain.verification import Demand, told
+    from gate.domain.verification import Demand
+    from gate.domain.verification import told as told_of
     from gate.verify import FolderCheck, known_revocations, trusted
 
     registered = target.startswith("models:")
@@ -292,7 +299,7 @@ def verify(
         shown = {"verified": found.verified, **found.model_dump(mode="json")}
         sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
     else:
-        out.print(told(found), soft_wrap=True, markup=False, highlight=False)
+        out.print(told_of(found), soft_wrap=True, markup=False, highlight=False)
     raise typer.Exit(0 if found.verified else 1)
 
 
@@ -300,6 +307,7 @@ def verify(
 def revoke(
     target: Annotated[str, typer.Argument(help="models:/NAME/VERSION or models:/NAME@ALIAS.")],
     reason: Annotated[str, typer.Option(help="Why; everybody who is refused reads it.")],
+    as_json: AsJson = False,
 ) -> None:
     """Take an approval back for good, and with it that of every version with the same bytes. Needs the signing key."""
     from gate.adapters.revoking import Revoker
@@ -308,8 +316,9 @@ def revoke(
     from gate.domain.reference import parse_reference
 
     version = referenced(build_registry(settings()), parse_reference(target))
-    for each in Revoker(build_ledger(settings()), build_signer(settings())).revoke(version, reason, "operator"):
-        out.print(f"revoked: {each.uri}", soft_wrap=True, markup=False, highlight=False)
+    revoked = Revoker(build_ledger(settings()), build_signer(settings())).revoke(version, reason, "operator")
+    uris = [each.uri for each in revoked]
+    told(as_json, {"revoked": uris}, *(f"revoked: {uri}" for uri in uris))
 
 
 @app.command()
@@ -336,5 +345,6 @@ def main() -> None:
     try:
         app()
     except GateError as error:
-        err.print(f"basin-gate: {error}", style="red", markup=False, highlight=False)
+        # A terminal wraps at words; a pipe gets the message whole.
+        err.print(f"basin-gate: {error}", style="red", markup=False, highlight=False, soft_wrap=not err.is_terminal)
         raise SystemExit(2) from None

@@ -1,7 +1,7 @@
 """The bench's commands, joined to ``basin-gate`` through an entry point: assess, base, calibrate, demo, selfcheck."""
 
-import json
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from gate.bootstrap import build_ledger, build_policies, migrate_ledger
 from gate.domain.evidence import Evidence
 from gate.domain.prompts import ChangedPrompts
 from gate.domain.verdict import Outcome, Verdict
+from gate.look.printing import AsJson, say, told
 from gate.pages.html_report import html
 from gate.pages.plots import pictures
 from gate.pages.report import markdown
@@ -105,6 +106,7 @@ def add_base(
     ],
     name: Annotated[str, typer.Option(help="What to call it; the source without it.")] = "",
     reference: Annotated[list[str] | None, typer.Option(help="Further text that means this base (repeatable).")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Onboard a base: hash it, refuse what is unsound, and have its profile made."""
     from tasks.bases import request_profiles, take_in
@@ -113,12 +115,14 @@ def add_base(
     ledger = build_ledger(settings())
     base = take_in(settings(), ledger, source, suite=suite, name=name or source, references=tuple(reference or ()))
     asked = request_profiles(ledger, base, build_policies(settings()))
-    out.print(f"onboarded {base.name}, sha256 {base.digest}; {asked} profile(s) asked for", soft_wrap=True)
+    document = {"name": base.name, "sha256": base.digest, "profiles_asked": asked}
+    told(as_json, document, f"onboarded {base.name}, sha256 {base.digest}; {asked} profile(s) asked for")
 
 
 @base_app.command("apply")
 def apply_bases(
     file: Annotated[Path, typer.Argument(help="YAML file with a list `bases`.", exists=True, dir_okay=False)],
+    as_json: AsJson = False,
 ) -> None:
     """Onboard the bases of a file; what is onboarded as described there is left alone."""
     from tasks.bases import read_wanted, request_profiles, take_in
@@ -126,23 +130,28 @@ def apply_bases(
     wanted = read_wanted(file)
     migrate_ledger(settings())
     ledger, policies = build_ledger(settings()), build_policies(settings())
-    onboarded = ledger.bases()
+    onboarded, done = ledger.bases(), list[Mapping[str, object]]()
     for base in wanted:
         name = base.name or base.source
         if any(base.is_met_by(known) for known in onboarded):
-            out.print(f"unchanged {name}", markup=False, highlight=False)
+            done.append({"name": name, "changed": False})
+            if not as_json:
+                say(f"unchanged {name}")
             continue
         taken = take_in(settings(), ledger, base.source, suite=base.suite, name=name, references=base.references)
         asked = request_profiles(ledger, taken, policies)
-        out.print(f"onboarded {name}, sha256 {taken.digest}; {asked} profile(s) asked for", soft_wrap=True)
+        done.append({"name": name, "changed": True, "sha256": taken.digest, "profiles_asked": asked})
+        if not as_json:
+            say(f"onboarded {name}, sha256 {taken.digest}; {asked} profile(s) asked for")
+    told(as_json, {"bases": done})
 
 
 @base_app.command("ls")
-def list_bases(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_bases(as_json: AsJson = False) -> None:
     """List the onboarded bases."""
     bases = build_ledger(settings()).bases()
     if as_json:
-        sys.stdout.write(json.dumps({"bases": [b.model_dump(mode="json") for b in bases]}, indent=2) + "\n")
+        told(as_json, {"bases": [b.model_dump(mode="json") for b in bases]})
         return
     for base in bases:
         sys.stdout.write(f"{base.name}\t{base.digest}\t{base.suite}\t{base.source}\n")
