@@ -15,7 +15,7 @@ CHART = ROOT / "charts" / "basin-gate"
 EXAMPLES = sorted(file.name.removesuffix("-values.yaml") for file in (CHART / "ci").glob("*-values.yaml"))
 NAMESPACE = "basin-gate"
 # What a real cluster would tell Helm of its own accord.
-INSTALLED = ("keda.sh/v1alpha1", "cert-manager.io/v1")
+INSTALLED = ("keda.sh/v1alpha1", "cert-manager.io/v1", "gateway.networking.k8s.io/v1")
 BIN = Path(sys.executable).parent
 
 Manifest = Mapping[str, Any]
@@ -61,6 +61,9 @@ def pods(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Manifest, Manifes
             yield name, manifest["metadata"], manifest["spec"]
         elif manifest["kind"] in ("Deployment", "Job"):
             template = manifest["spec"]["template"]
+            yield name, template["metadata"], template["spec"]
+        elif manifest["kind"] == "ScaledJob":
+            template = manifest["spec"]["jobTargetRef"]["template"]
             yield name, template["metadata"], template["spec"]
 
 

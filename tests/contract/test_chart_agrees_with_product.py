@@ -30,6 +30,7 @@ from typer.core import TyperGroup
 
 from gate.adapters.celery_queue import celery_app
 from gate.adapters.policy_files import load_policies
+from gate.adapters.sentinel import Sentinel, sentinel_of
 from gate.cli import app
 from gate.domain.jobs import QUEUES
 from gate.settings import Settings
@@ -282,6 +283,51 @@ def test_the_values_that_the_documentation_begins_with_are_accepted(tmp_path: Pa
     for file, text in of_kind(manifests, "ConfigMap")["gate-basin-gate-suite-support"]["data"].items():
         (tmp_path / file).write_text(text)
     assert load_suite(tmp_path).name == "support"
+
+
+def test_a_worker_that_is_started_for_work_ends_by_itself_and_is_given_nothing_to_serve() -> None:
+    (scaled,) = of_kind(rendered("gateway"), "ScaledJob").values()
+    (worker,) = scaled["spec"]["jobTargetRef"]["template"]["spec"]["containers"]
+
+    assert worker["args"] == ["worker", "gpu", "--until-idle", "300"]
+    assert not {"ports", "livenessProbe", "startupProbe"} & worker.keys()
+    assert scaled["spec"]["triggers"][0]["metadata"]["valueLocation"] == "gpu.load"
+
+
+def test_a_broker_behind_sentinel_is_asked_as_the_values_say() -> None:
+    manifests = rendered("gateway")
+    settings = of_kind(manifests, "ConfigMap")["gate-basin-gate-settings"]["data"]
+    api = container(component(manifests, "api"))
+    passwords = [each["valueFrom"] for each in api["env"] if each["name"] == "GATE_BROKER_SENTINEL_PASSWORD"]
+    given = Settings(
+        broker_url="sentinel://:secret@sentinel:26379",
+        broker_sentinel_master=settings["GATE_BROKER_SENTINEL_MASTER"],
+        broker_ca_file=settings["GATE_BROKER_CA_FILE"],
+    )
+
+    assert passwords == [{"secretKeyRef": {"name": "redis-sentinel", "key": "password"}}]
+    assert sentinel_of(given) == Sentinel("gate", None, Path("/etc/basin-gate/redis-ca/ca.crt"))
+    assert "/etc/basin-gate/redis-ca" in {mount["mountPath"] for mount in api["volumeMounts"]}
+
+
+def test_traces_are_sent_where_the_values_say_and_the_network_lets_them_out() -> None:
+    manifests = rendered("gateway")
+    for name, spec in ours("gateway"):
+        if "command" in container(spec):
+            continue
+        given = variables(list(manifests), spec)
+        assert given["GATE_TRACES_ENDPOINT"] == "http://collector.monitoring.svc:4318/v1/traces", name
+        assert given["OTEL_RESOURCE_ATTRIBUTES"] == f"k8s.namespace.name={NAMESPACE},service.instance.release=gate"
+        assert "OTEL_EXPORTER_OTLP_HEADERS" in given, name
+    egress = of_kind(manifests, "NetworkPolicy")["gate-basin-gate"]["spec"]["egress"]
+    anywhere = {port["port"] for rule in egress if "to" not in rule for port in rule["ports"]}
+    assert {4318, 26379} <= anywhere
+
+
+def test_without_an_address_nothing_is_said_of_traces() -> None:
+    settings = of_kind(rendered("trial"), "ConfigMap")["gate-basin-gate-settings"]["data"]
+
+    assert not [name for name in settings if "TRACES" in name or name.startswith("OTEL")]
 
 
 def test_the_broker_that_celery_understands_is_the_one_that_was_meant() -> None:

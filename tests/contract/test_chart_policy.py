@@ -143,6 +143,12 @@ def test_the_values_that_are_refused_below_are_accepted_without_their_fault() ->
         ("redis.url=redis://r", "found redis.bundled.enabled and redis.url"),
         ("redis.bundled.enabled=false", "expected exactly one .* found none"),
         ("redis.bundled.enabled=false,redis.url=redis://r,redis.tls.caSecret=c", "begin with rediss://"),
+        ("redis.bundled.enabled=false,redis.url=sentinel://s:26379", "expected the name of the master"),
+        ("redis.sentinel.master=gate", "with a sentinel:// address, found neither"),
+        ("redis.bundled.enabled=false,redis.url=sentinel://:secret@s:26379", "does not match pattern"),
+        ("api.httpRoute.enabled=true", "expected hostnames and parentRefs, found one missing"),
+        ("tracing.existingSecret=t", "expected an address with tracing.existingSecret"),
+        ("tracing.endpoint=collector:4317", "does not match pattern"),
         ("workers.gpu.default=null", "expected at least one class"),
         ("api.ingress.enabled=true", "expected a host name"),
         ("admission.enabled=true,admission.certificate.kind=existing", "expected existingSecret and caBundle"),
@@ -171,6 +177,11 @@ def test_values_that_cannot_work_are_refused_with_what_to_do(change: str, messag
     [
         ("workers.cpu.autoscaling.kind=keda", "workers cpu: autoscaling.kind keda: expected KEDA"),
         ("workers.gpu.default.autoscaling.kind=keda", "workers default: autoscaling.kind keda: expected KEDA"),
+        ("workers.gpu.default.autoscaling.kind=kedaJob", "autoscaling.kind kedaJob: expected KEDA"),
+        (
+            "api.httpRoute.enabled=true,api.httpRoute.hostnames={h},api.httpRoute.parentRefs[0].name=g",
+            "expected the Gateway API in the cluster",
+        ),
         ("admission.enabled=true", "expected cert-manager in the cluster"),
     ],
 )

@@ -63,9 +63,23 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $common := dict
       "image" .root.Values.image.worker
       "gpu" (dict "resource" "nvidia.com/gpu" "count" 1)
-      "autoscaling" (dict "kind" "none" "minReplicas" 0 "maxReplicas" 1 "jobsPerReplica" 1 "cooldownSeconds" 900 "targetCpuUtilization" 80)
+      "autoscaling" (dict "kind" "none" "minReplicas" 0 "maxReplicas" 1 "jobsPerReplica" 1 "cooldownSeconds" 900 "idleSeconds" 120 "targetCpuUtilization" 80)
       "shmSize" "1Gi"
       "replicas" 1
       "tolerations" list -}}
 {{- toYaml (mergeOverwrite (deepCopy $common) (deepCopy .class)) -}}
+{{- end -}}
+
+{{- /* The ports that pods may connect to anywhere: those of the values, and what the values' own addresses name. */ -}}
+{{- define "basin-gate.egressPorts" -}}
+{{- $ports := .Values.networkPolicy.egressPorts -}}
+{{- with .Values.tracing.endpoint -}}
+{{- $parsed := urlParse . -}}
+{{- $named := regexFind ":[0-9]+$" $parsed.host | trimPrefix ":" -}}
+{{- $ports = append $ports (default (ternary 443 80 (eq $parsed.scheme "https")) $named | int) -}}
+{{- end -}}
+{{- if .Values.redis.sentinel.master -}}
+{{- $ports = append $ports 26379 -}}
+{{- end -}}
+{{- toYaml (uniq $ports) -}}
 {{- end -}}

@@ -79,6 +79,14 @@ env:
   - name: GATE_BROKER_URL
     valueFrom: {secretKeyRef: {name: {{ .Values.redis.existingSecret }}, key: {{ .Values.redis.key }}}}
   {{- end }}
+  {{- with .Values.redis.sentinel.existingSecret }}
+  - name: GATE_BROKER_SENTINEL_PASSWORD
+    valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.redis.sentinel.key }}}}
+  {{- end }}
+  {{- with .Values.tracing.existingSecret }}
+  - name: OTEL_EXPORTER_OTLP_HEADERS
+    valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $.Values.tracing.key }}}}
+  {{- end }}
   {{- with .Values.mlflow.existingSecret }}
   {{- range $variable, $key := dict "MLFLOW_TRACKING_USERNAME" "username" "MLFLOW_TRACKING_PASSWORD" "password" "MLFLOW_TRACKING_TOKEN" "token" }}
   - name: {{ $variable }}

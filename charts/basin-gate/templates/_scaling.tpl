@@ -52,16 +52,21 @@ spec:
           stabilizationWindowSeconds: {{ .autoscaling.cooldownSeconds }}
           policies:
             - {type: Pods, value: 1, periodSeconds: 60}
-  triggers:
-    - type: metrics-api
-      metricType: AverageValue
-      metadata:
-        url: http://{{ include "basin-gate.fullname" .root }}-api.{{ .root.Release.Namespace }}.svc:{{ .root.Values.api.port }}/v1/backlog
-        format: json
-        valueLocation: {{ .queue }}.load
-        targetValue: {{ .autoscaling.jobsPerReplica | quote }}
-        {{- if .root.Values.access.existingSecret }}
-        authMode: bearer
-      authenticationRef: {name: {{ include "basin-gate.fullname" .root }}-backlog}
-        {{- end }}
+  {{- include "basin-gate.backlogTrigger" . | nindent 2 }}
+{{- end -}}
+
+{{- /* The jobs that wait and run, as the API counts them. Takes (root, queue, autoscaling). */ -}}
+{{- define "basin-gate.backlogTrigger" -}}
+triggers:
+  - type: metrics-api
+    metricType: AverageValue
+    metadata:
+      url: http://{{ include "basin-gate.fullname" .root }}-api.{{ .root.Release.Namespace }}.svc:{{ .root.Values.api.port }}/v1/backlog
+      format: json
+      valueLocation: {{ .queue }}.load
+      targetValue: {{ .autoscaling.jobsPerReplica | quote }}
+      {{- if .root.Values.access.existingSecret }}
+      authMode: bearer
+    authenticationRef: {name: {{ include "basin-gate.fullname" .root }}-backlog}
+      {{- end }}
 {{- end -}}
