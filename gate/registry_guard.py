@@ -22,6 +22,7 @@ from mlflow.store.model_registry.dbmodels.models import SqlModelVersion, SqlMode
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.model_registry.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 from mlflow.utils.validation import _validate_model_version
+from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 from pydantic import ValidationError
 
 from gate.adapters.guard_metrics import tell
@@ -236,7 +237,12 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         if policy.enforcement == "dry_run":
             tell("would_refuse", "dry run of policy %s, would be refused: %s: %s", policy.name, act, why)
             return
-        deny(act, f"{why} (evaluation run {_shown(run)})" if run else why)
+        deny(act + self._workspace(), f"{why} (evaluation run {_shown(run)})" if run else why)
+
+    def _workspace(self) -> str:
+        """Where an act is done, if not where every gate looks that was not told otherwise."""
+        name = self._get_active_workspace()
+        return "" if name == DEFAULT_WORKSPACE_NAME else f" in workspace {_shown(name)}, which needs a gate of its own,"
 
     def _reserve(self, act: str, key: str) -> None:
         if not is_reserved(key):
