@@ -52,14 +52,16 @@ spec:
           stabilizationWindowSeconds: {{ .autoscaling.cooldownSeconds }}
           policies:
             - {type: Pods, value: 1, periodSeconds: 60}
-  {{- include "basin-gate.backlogTrigger" . | nindent 2 }}
+  {{- include "basin-gate.backlogTrigger" (merge (dict "metricType" "AverageValue") .) | nindent 2 }}
 {{- end -}}
 
-{{- /* The jobs that wait and run, as the API counts them. Takes (root, queue, autoscaling). */ -}}
+{{- /* The jobs that wait and run, as the API counts them. Takes (root, queue, autoscaling, metricType). */ -}}
 {{- define "basin-gate.backlogTrigger" -}}
 triggers:
   - type: metrics-api
-    metricType: AverageValue
+    {{- with .metricType }}
+    metricType: {{ . }}
+    {{- end }}
     metadata:
       url: http://{{ include "basin-gate.fullname" .root }}-api.{{ .root.Release.Namespace }}.svc:{{ .root.Values.api.port }}/v1/backlog
       format: json
