@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from gate.adapters.conditions import idle_rules
 from gate.domain.checkpoint import Base, Lineage
 from gate.domain.errors import NotMeasurable
 from gate.domain.evaluation import seed_of
@@ -75,7 +76,8 @@ class Ready:
             stop = enough or partial(decided, policy)
             evidence, prompts = self._measured(evidence, candidate, stop, tell, prompts_kept)
         subject = f"{kind}:{evidence.candidate.digest}"
-        return Assessed(evidence, judge(policy, evidence, subject=subject, now=int(time.time())), prompts)
+        idle = idle_rules(policy, evidence)
+        return Assessed(evidence, judge(policy, evidence, subject=subject, now=int(time.time()), idle=idle), prompts)
 
     def _measured(
         self, evidence: Evidence, folder: Path, stop: Callable[[Evidence], bool], tell: Tell, kept: int

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gate.adapters.conditions import idle_rules
 from gate.bootstrap import build_signer
 from gate.domain.attestation import PAYLOAD_TYPE, measurement_statement, summary_statement
 from gate.domain.checkpoint import Checkpoint, Layout, Lineage
@@ -23,7 +24,9 @@ def run(job: JobContext) -> JobDone:
     row = asked(job.ledger, key)
     policy = policy_of(job.settings, row)
     evidence = gathered(job.ledger, row)
-    verdict = judge(policy, evidence, subject=row.request.version.identity, now=int(job.now()))
+    version = row.request.version
+    idle = idle_rules(policy, evidence, version)
+    verdict = judge(policy, evidence, subject=version.identity, now=int(job.now()), idle=idle)
     revoked = job.ledger.revocation(verdict.subject, verdict.candidate_digest)
     verdict = overruled(verdict, revoked[0] if revoked else None)
     envelopes = signed(build_signer(job.settings), evidence, verdict)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from gate.adapters.conditions import idle_rules
 from gate.adapters.marked_yaml import read_marked
-from gate.domain.checkpoint import Checkpoint, FileDigest, Frozen, Layout, Lineage
+from gate.domain.checkpoint import Checkpoint, FileDigest, Frozen, Layout, Lineage, ModelVersion
 from gate.domain.errors import InvalidInput
-from gate.domain.evidence import Defect, DefectCode, Estimate, Evidence, Measurement, Name
+from gate.domain.evidence import Defect, DefectCode, Estimate, Evidence, Measurement, Name, StageCost
 from gate.domain.judging import judge
 from gate.domain.policy import Policy
-from gate.domain.verdict import Outcome, Result
+from gate.domain.verdict import Outcome, Result, Verdict
 
 ALPHA = 0.05
 Number = float | tuple[float | None, float, float | None]
@@ -25,13 +26,19 @@ class CaseEvidence(Frozen):
     defects: tuple[DefectCode, ...] = ()
     errors: tuple[str, ...] = ()
     unmeasured: Mapping[str, str] = {}
+    layout: Layout = Layout.FULL
+    parameters: int = Field(default=0, ge=0)
+    base: str | None = None
+    seconds: float = Field(default=0.0, ge=0)
 
     def expanded(self) -> Evidence:
         """As the judge takes it; the candidate's bytes are made up."""
         file = FileDigest(path="model.safetensors", sha256="0" * 64, size=1)
         return Evidence(
             key="0" * 64,
-            candidate=Checkpoint(layout=Layout.FULL, files=(file,)),
+            candidate=Checkpoint(layout=self.layout, files=(file,), parameters=self.parameters),
+            base_name=self.base,
+            costs=(StageCost(stage="case", seconds=self.seconds),) if self.seconds else (),
             lineage=Lineage(),
             capabilities=tuple(self.margins),
             margins=self.margins,
@@ -42,10 +49,22 @@ class CaseEvidence(Frozen):
         )
 
 
+class CaseVersion(Frozen):
+    """The version that the evidence is on, in short; only a ``when`` asks for it."""
+
+    name: str = "case"
+    tags: Mapping[str, str] = {}
+
+    def expanded(self) -> ModelVersion:
+        """As the judge takes it."""
+        return ModelVersion(name=self.name, version="1", created_ms=0, source="case", tags=self.tags)
+
+
 class PolicyCase(Frozen):
     """What a policy must make of some evidence; ``not_passing`` names exactly the rules that do not pass, where given."""
 
     says: str = Field(min_length=1)
+    version: CaseVersion | None = None
     evidence: CaseEvidence
     outcome: Outcome
     because: str = ""
@@ -69,7 +88,7 @@ def load_case(file: Path) -> PolicyCase:
 
 def differences(policy: Policy, case: PolicyCase) -> list[str]:
     """How the policy's verdict differs from what the case says; empty where it does not."""
-    verdict = judge(policy, case.evidence.expanded(), subject="case", now=0)
+    verdict = _judged(policy, case)
     found = []
     if verdict.outcome is not case.outcome:
         found.append(f"expected {case.outcome}, found {verdict.outcome}: {verdict.reason}")
@@ -79,6 +98,12 @@ def differences(policy: Policy, case: PolicyCase) -> list[str]:
     if case.not_passing is not None and set(found_open) != set(case.not_passing):
         found.append(f"expected these rules not to pass: {list(case.not_passing)}, found {found_open}")
     return found
+
+
+def _judged(policy: Policy, case: PolicyCase) -> Verdict:
+    evidence = case.evidence.expanded()
+    version = None if case.version is None else case.version.expanded()
+    return judge(policy, evidence, subject="case", now=0, idle=idle_rules(policy, evidence, version))
 
 
 def _measurement(key: str, number: Number) -> Measurement:
@@ -117,7 +142,7 @@ def run_cases(policy: Policy, files: Sequence[Path]) -> CaseRun:
     failures = {}
     for file in files:
         case = load_case(file)
-        verdict = judge(policy, case.evidence.expanded(), subject="case", now=0)
+        verdict = _judged(policy, case)
         outcomes[verdict.outcome] += 1
         for rule, result in {(f.rule, f.result) for f in verdict.findings}:
             coverage[rule][result] += 1

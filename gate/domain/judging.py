@@ -1,6 +1,6 @@
 """The one function where evidence meets policy: total, pure, deterministic, and never short-circuiting."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from gate.domain.evidence import Estimate, Evidence
 from gate.domain.policy import Policy, Rule
@@ -16,21 +16,25 @@ STRADDLES = {
 }
 
 
-def judge(policy: Policy, evidence: Evidence, *, subject: str, now: int) -> Verdict:
+def judge(
+    policy: Policy, evidence: Evidence, *, subject: str, now: int, idle: Collection[str] = frozenset()
+) -> Verdict:
     """The verdict of a policy on evidence, with every rule's finding.
 
     Blocked goes before error, error before needs_review, and only what is left is approved. Unknown is never
     good: a number that is missing, or whose interval does not clear its limit, keeps a deciding rule from passing.
-    ``subject`` is what the verdict is bound to, ``now`` the Unix time it is given at.
+    ``subject`` is what the verdict is bound to, ``now`` the Unix time it is given at. ``idle`` names the rules whose
+    ``when`` is known to be false for this candidate; every other rule applies.
     """
-    findings = tuple(_findings(policy, evidence))
+    findings = tuple(_findings(policy, evidence, idle))
     defects = tuple(DefectFinding(defect=d, enforcement=policy.on_defect(d.code)) for d in evidence.defects)
     errors = _errors(evidence, defects)
-    outcome = _outcome(findings, defects, errors)
+    unsettled = tuple(_unsettled(policy, findings, evidence))
+    outcome = _outcome(findings, defects, errors, unsettled)
     return Verdict(
         subject=subject,
         outcome=outcome,
-        reason=_reason(outcome, policy, findings, defects, errors),
+        reason=_reason(outcome, policy, findings, defects, errors, unsettled),
         findings=findings,
         defects=defects,
         errors=errors,
@@ -46,9 +50,13 @@ def judge(policy: Policy, evidence: Evidence, *, subject: str, now: int) -> Verd
 
 
 def decided(policy: Policy, evidence: Evidence) -> bool:
-    """Whether no further measurement can change the outcome: something already blocks."""
+    """Whether no further measurement can change the outcome, or may be made: something already blocks, or the budget
+    is spent. A rule with ``when`` settles nothing here, since it may turn out not to apply."""
+    if _overspent(policy, evidence):
+        return True
+    conditional = frozenset(rule.name for rule in policy.rules if rule.when is not None)
     return any(policy.on_defect(d.code) is Enforcement.BLOCK for d in evidence.defects) or any(
-        f.result is Result.FAIL and f.enforcement is Enforcement.BLOCK for f in _findings(policy, evidence)
+        f.result is Result.FAIL and f.enforcement is Enforcement.BLOCK for f in _findings(policy, evidence, conditional)
     )
 
 
@@ -68,8 +76,11 @@ def compare(estimate: Estimate, *, at_least: float | None = None, at_most: float
     return Result.PASS if cleared else Result.FAIL if past else Result.INCONCLUSIVE
 
 
-def _findings(policy: Policy, evidence: Evidence) -> Iterator[Finding]:
+def _findings(policy: Policy, evidence: Evidence, idle: Collection[str]) -> Iterator[Finding]:
     for rule in policy.rules:
+        # Only a rule that has a condition can be idle, whoever says so.
+        if rule.when is not None and rule.name in idle:
+            continue
         for capability in _capabilities(rule, evidence):
             yield _finding(rule, capability, evidence)
 
@@ -93,6 +104,9 @@ def _finding(rule: Rule, capability: str | None, evidence: Evidence) -> Finding:
     else:
         result = compare(estimate, at_least=at_least, at_most=rule.at_most)
         sentence = measured(rule, capability, estimate, limit, evidence) + STRADDLES[result]
+        if unsure := _unsure(rule, estimate):
+            result, sentence = Result.INCONCLUSIVE, sentence + unsure
+    opened = result is Result.MISSING and rule.failure == "open"
     return Finding(
         rule=rule.name,
         measurement=rule.measurement,
@@ -101,9 +115,44 @@ def _finding(rule: Rule, capability: str | None, evidence: Evidence) -> Finding:
         at_least=at_least,
         at_most=rule.at_most,
         result=result,
-        enforcement=rule.enforcement,
-        sentence=sentence,
+        enforcement=_weakest(rule.enforcement) if opened else rule.enforcement,
+        sentence=f"{sentence}; the rule fails open: {rule.failure_reason}" if opened else sentence,
+        failed_open=opened,
     )
+
+
+def _weakest(enforcement: Enforcement) -> Enforcement:
+    """What is left of a rule that fails open: it is told, and decides nothing."""
+    return Enforcement.WARN if enforcement in DECIDING else enforcement
+
+
+def _unsure(rule: Rule, estimate: Estimate) -> str:
+    """Why an interval is not at the level that the rule asks for; empty where it is, or where none is asked for."""
+    # Levels are written as decimals: 1 - 0.01 is not quite 0.99.
+    if rule.confidence is None or estimate.alpha <= 1 - rule.confidence + 1e-9:
+        return ""
+    return f", and the interval holds at {1 - estimate.alpha:.4g}, less than the {rule.confidence:g} asked for"
+
+
+def _overspent(policy: Policy, evidence: Evidence) -> str:
+    """That measuring took more than the policy allows; empty where it did not."""
+    if policy.budget is None:
+        return ""
+    spent, allowed = sum(cost.seconds for cost in evidence.costs), policy.budget.gpu_seconds
+    if spent <= allowed:
+        return ""
+    return (
+        f"Measuring took {spent:.4g} seconds, more than the {allowed:g} of the policy's budget; "
+        "raise budget.gpu_seconds, plan fewer items, or let a person decide"
+    )
+
+
+def _unsettled(policy: Policy, findings: Sequence[Finding], evidence: Evidence) -> Iterator[str]:
+    """What asks for a person although no finding does."""
+    if spent := _overspent(policy, evidence):
+        yield spent
+    if not any(f.enforcement in DECIDING for f in findings):
+        yield "No deciding rule spoke of this candidate; have it measured, or let a person decide"
 
 
 def _lower_limit(rule: Rule, capability: str | None, evidence: Evidence) -> float | None:
@@ -120,13 +169,15 @@ def _errors(evidence: Evidence, defects: Sequence[DefectFinding]) -> tuple[str, 
     return ("expected the digests of the candidate's files, found none; inspect the version again",)
 
 
-def _outcome(findings: Sequence[Finding], defects: Sequence[DefectFinding], errors: Sequence[str]) -> Outcome:
+def _outcome(
+    findings: Sequence[Finding], defects: Sequence[DefectFinding], errors: Sequence[str], unsettled: Sequence[str]
+) -> Outcome:
     open_ones = [f.enforcement for f in findings if f.result is not Result.PASS]
     if _blocking(findings, defects):
         return Outcome.BLOCKED
     if errors:
         return Outcome.ERROR
-    if any(e in DECIDING for e in open_ones) or any(d.enforcement is Enforcement.REVIEW for d in defects):
+    if unsettled or any(e in DECIDING for e in open_ones) or any(d.enforcement is Enforcement.REVIEW for d in defects):
         return Outcome.NEEDS_REVIEW
     return Outcome.APPROVED
 
@@ -162,13 +213,14 @@ def _reason(
     findings: Sequence[Finding],
     defects: Sequence[DefectFinding],
     errors: Sequence[str],
+    unsettled: Sequence[str],
 ) -> str:
     if outcome is Outcome.BLOCKED:
         return _lead(policy, _blocking(findings, defects))
     if outcome is Outcome.ERROR:
         return f"The measurement did not finish: {errors[0]}{_more(len(errors))}"
     if outcome is Outcome.NEEDS_REVIEW:
-        return _lead(policy, _undecided(findings, defects))
+        return unsettled[0] if unsettled else _lead(policy, _undecided(findings, defects))
     return _approval(findings)
 
 

@@ -1,10 +1,12 @@
 """Whether one policy only tightens another: what a team may do to its organisation's, and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
+from typing import Any
 
 from gate.domain.evidence import DefectCode
-from gate.domain.policy import Policy, Rule
+from gate.domain.policy import Layer, Policy, Protected, Rule
+from gate.domain.promotion import STRICTEST_FIRST
 from gate.domain.verdict import Enforcement
 
 
@@ -19,6 +21,10 @@ class RuleChange(StrEnum):
     OTHERWISE = "otherwise"
 
 
+LAYERS: tuple[Layer, ...] = ("organisation", "team", "model")
+"""From the highest: each may tighten what is above it."""
+OWN = frozenset({"name", "description", "layer", "parent", "origins"})
+"""What a document says of itself alone."""
 STRICTNESS = (Enforcement.DRY_RUN, Enforcement.WARN, Enforcement.REVIEW, Enforcement.BLOCK)
 
 
@@ -30,6 +36,61 @@ def loosened(upper: Policy, lower: Policy) -> tuple[str, ...]:
     not replace a capability that must be there. How it is measured must be the same, but for a smaller ``alpha``.
     """
     return tuple(_loosened(upper, lower))
+
+
+def merged(parent: Policy, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A lower layer's document with what it inherits; whether that only tightens is for `loosened` to say.
+
+    A rule of the parent stays unless the document has one of its name; what is protected is what either protects; both
+    matches must hold; of the rest the document's own word goes first, key by key.
+    """
+    above = {key: value for key, value in parent.model_dump(mode="json").items() if key not in OWN}
+    own = {rule.get("name") for rule in _list(document.get("rules")) if isinstance(rule, dict)}
+    inherited = [rule for rule in above["rules"] if rule["name"] not in own]
+    both = {
+        "match": _both(parent.match, document.get("match")),
+        "rules": [*_list(document.get("rules")), *inherited] if _is_list(document.get("rules")) else document["rules"],
+        "origins": _origins(parent, document, own),
+    }
+    if isinstance(document.get("protected", {}), dict):
+        both["protected"] = _united(above["protected"], document.get("protected", {}))
+    for key in ("defects", "on_approved", "on_blocked", "plan", "budget"):
+        if key in document and isinstance(document[key], dict) and isinstance(above.get(key), dict):
+            both[key] = {**above[key], **document[key]}
+    return {**above, **document, **both}
+
+
+def _is_list(value: Any) -> bool:
+    return value is None or isinstance(value, list)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _both(above: str, own: Any) -> Any:
+    if own is None or not isinstance(own, str):
+        return above if own is None else own
+    return own if above.strip() == "true" else above if own.strip() == "true" else f"({above}) && ({own})"
+
+
+def _origins(parent: Policy, document: Mapping[str, Any], own: Collection[Any]) -> dict[str, str]:
+    """Of each rule, the layer and the policy it was written in."""
+    named = f"{parent.layer} {parent.name}"
+    above = {rule.name: parent.origins.get(rule.name, named) for rule in parent.rules if rule.name not in own}
+    mine = f"{document.get('layer')} {document.get('name')}"
+    return {**{str(name): mine for name in own}, **above}
+
+
+def _united(above: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What either protects; what is not a list is left as it is, to be refused with its line."""
+    kinds = {**above, **own}
+    return {
+        kind: list(dict.fromkeys([*above.get(kind, ()), *own.get(kind, ())]))
+        if _is_list(own.get(kind)) and own.get(kind)
+        else value
+        for kind, value in kinds.items()
+    }
 
 
 def rule_changes(one: Policy, other: Policy) -> dict[str, RuleChange]:
@@ -55,6 +116,14 @@ def _change(before: Rule | None, after: Rule | None) -> RuleChange:
     }[_covers(before, after), _covers(after, before)]
 
 
+def _softened(upper: Protected, lower: Protected) -> Iterator[str]:
+    """Names that are refused, or told of, in one and less than that in the other."""
+    for name in (*upper.aliases, *upper.stages, *upper.registered_models):
+        wanted, found = (each.modes.get(name, "enforce") for each in (upper, lower))
+        if STRICTEST_FIRST.index(found) > STRICTEST_FIRST.index(wanted):
+            yield f"protected.modes: expected {wanted} or stricter for {name}, found {found}"
+
+
 def _loosened(upper: Policy, lower: Policy) -> Iterator[str]:
     if upper.enforcement == "enforce" and lower.enforcement != "enforce":
         yield f"enforcement: expected enforce, found {lower.enforcement}"
@@ -66,10 +135,18 @@ def _loosened(upper: Policy, lower: Policy) -> Iterator[str]:
     for kind in ("aliases", "stages", "registered_models"):
         if missing := set(getattr(upper.protected, kind)) - set(getattr(lower.protected, kind)):
             yield f"protected.{kind}: expected {', '.join(sorted(missing))} too"
+    yield from _softened(upper.protected, lower.protected)
     if lower.validity_days > upper.validity_days:
         yield f"validity_days: expected at most {upper.validity_days}, found {lower.validity_days}"
     if upper.on_bypass == "restore" and lower.on_bypass != "restore":
         yield f"on_bypass: expected restore, found {lower.on_bypass}"
+    if upper.on_blocked.restore and not lower.on_blocked.restore:
+        yield "on_blocked.restore: expected true, found false"
+    if missing := set(upper.on_blocked.notify) - set(lower.on_blocked.notify):
+        yield f"on_blocked.notify: expected {', '.join(sorted(missing))} too"
+    if upper.budget and (lower.budget is None or lower.budget.gpu_seconds > upper.budget.gpu_seconds):
+        spent = "none" if lower.budget is None else f"{lower.budget.gpu_seconds:g}"
+        yield f"budget.gpu_seconds: expected at most {upper.budget.gpu_seconds:g}, found {spent}"
     if lower.plan.alpha > upper.plan.alpha:
         yield f"plan.alpha: expected at most {upper.plan.alpha:g}, found {lower.plan.alpha:g}"
     if lower.plan.model_copy(update={"alpha": upper.plan.alpha}) != upper.plan:
@@ -90,7 +167,20 @@ def _covers(rule: Rule, by: Rule) -> bool:
     # A calibrated limit passes candidates of one base only; one without, or of another base, passes others.
     if rule.calibration is not None and (by.calibration is None or by.calibration.scope != rule.calibration.scope):
         return False
-    return STRICTNESS.index(by.enforcement) >= STRICTNESS.index(rule.enforcement) and _limit_covers(rule, by)
+    if STRICTNESS.index(by.enforcement) < STRICTNESS.index(rule.enforcement) or not _applies_as_often(rule, by):
+        return False
+    return _limit_covers(rule, by)
+
+
+def _applies_as_often(rule: Rule, by: Rule) -> bool:
+    """Whether ``by`` speaks wherever ``rule`` does, lets nothing pass unmeasured that it would not, and is as sure."""
+    opens = by.failure == "open" and rule.failure == "closed"
+    return (
+        by.when in (None, rule.when)
+        and not opens
+        and by.critical >= rule.critical
+        and (by.confidence or 0) >= (rule.confidence or 0)
+    )
 
 
 def _limit_covers(rule: Rule, by: Rule) -> bool:

@@ -5,12 +5,16 @@ from datetime import date
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from gate.domain.checkpoint import Frozen, Sha256
 from gate.domain.evidence import MEANINGS, DefectCode, Evidence, Name, Plan, digest_json
 from gate.domain.verdict import Enforcement
 from gate.domain.vocabulary import SHOWN_ONLY
 
+Layer = Literal["organisation", "team", "model"]
+DESCRIPTIVE = frozenset({Name.FORWARD_KL_FIRST_TOKEN, Name.FORWARD_KL_FIRST_FIVE, Name.FORWARD_KL})
+"""What has an interval that describes the answers drawn, and promises no level of confidence."""
 DEFECT_DEFAULTS: Mapping[DefectCode, Enforcement] = {
     DefectCode.ARTIFACTS_MISSING: Enforcement.BLOCK,
     DefectCode.ARTIFACTS_UNREADABLE: Enforcement.BLOCK,
@@ -66,8 +70,10 @@ class Rule(Frozen):
 
     Exactly one of ``at_least`` and ``at_most``; the word ``margin`` stands for minus the suite's margin of the
     capability (only with ``retention``). ``capability`` is a name, or ``*`` for each capability of the suite.
-    ``calibration`` says what the limit was learned from, where it was; without one it is in no document, so that no
-    digest changes.
+    ``when`` is a CEL expression over facts of the candidate; where it is false the rule does not apply. ``confidence`` is
+    the least level at which an interval decides. ``failure: open``, with its ``failure_reason``, lets a version through
+    for which the measurement is missing; a ``critical`` rule never does. ``calibration`` says what the limit was learned
+    from, where it was. What is not said is in no document, so that no digest changes.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
@@ -77,6 +83,11 @@ class Rule(Frozen):
     at_most: float | None = None
     enforcement: Enforcement = Enforcement.BLOCK
     reason: str = Field(min_length=1)
+    when: str | None = Field(default=None, min_length=1, exclude_if=lambda found: found is None)
+    confidence: float | None = Field(default=None, ge=0.5, lt=1, exclude_if=lambda found: found is None)
+    critical: bool = Field(default=False, exclude_if=lambda found: not found)
+    failure: Literal["closed", "open"] = Field(default="closed", exclude_if=lambda found: found == "closed")
+    failure_reason: str | None = Field(default=None, min_length=1, exclude_if=lambda found: found is None)
     calibration: Calibration | None = Field(default=None, exclude_if=lambda found: found is None)
 
     @model_validator(mode="after")
@@ -93,27 +104,88 @@ class Rule(Frozen):
         if MEANINGS[self.measurement].per_capability != (self.capability is not None):
             need = "a capability (a name or '*')" if self.capability is None else "no capability"
             raise ValueError(f"rule {self.name}: {self.measurement} takes {need}")
+        self._refuse_open()
+        self._refuse_confidence()
         return self
+
+    def _refuse_open(self) -> None:
+        if self.failure == "open" and self.critical:
+            raise ValueError(
+                f"rule {self.name}: expected failure: closed on a critical rule, found open; what is critical must be measured"
+            )
+        if (self.failure == "open") != (self.failure_reason is not None):
+            found = "none" if self.failure_reason is None else "one with failure: closed"
+            raise ValueError(
+                f"rule {self.name}: expected failure_reason with failure: open and only there, found {found}; "
+                "say why a version may pass unmeasured, or let the rule fail closed"
+            )
+
+    def _refuse_confidence(self) -> None:
+        if self.confidence is not None and self.measurement in DESCRIPTIVE:
+            raise ValueError(
+                f"rule {self.name}: expected no confidence, found {self.confidence:g}: the interval of {self.measurement} "
+                "describes the answers drawn and holds no stated level; write the rule on retention or score"
+            )
 
 
 class Protected(Frozen):
-    """What only an approved version may be given: aliases, stages, and registered models to copy into."""
+    """What only an approved version may be given: aliases, stages, and registered models to copy into.
+
+    ``modes`` loosens single ones of these names. With ``dry_run`` an unapproved promotion passes, and the guard records
+    that it would have been refused; with ``warn`` the reconciler tells of it besides, and undoes nothing.
+    """
 
     aliases: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     registered_models: tuple[str, ...] = ()
+    modes: Mapping[str, Literal["warn", "dry_run"]] = Field(default={}, exclude_if=lambda found: not found)
+
+    @model_validator(mode="after")
+    def _of_names_kept(self) -> Self:
+        if unknown := sorted(set(self.modes) - {*self.aliases, *self.stages, *self.registered_models}):
+            raise ValueError(
+                f"protected.modes: expected names that are protected beside it, found {unknown}; list them too"
+            )
+        return self
 
 
 class OnApproved(Frozen):
     """What the gate itself does with an approved version."""
 
     alias: str | None = None
+    tags: Mapping[str, str] = Field(default={}, exclude_if=lambda tags: not tags)
+
+    @model_validator(mode="after")
+    def _no_tag_of_the_gate(self) -> Self:
+        if taken := sorted(key for key in self.tags if key.startswith("gate.") or not key.strip()):
+            raise ValueError(
+                f"on_approved.tags: expected names outside gate.*, found {taken}; those are the gate's own"
+            )
+        return self
+
+
+class OnBlocked(Frozen):
+    """What the gate itself does about a version that it does not approve.
+
+    ``restore``: a protected alias that it holds since an approval goes back to who held it before, where it is blocked
+    now. ``notify``: the channels that are told.
+    """
+
+    restore: bool = False
+    notify: tuple[str, ...] = ()
+
+
+class Budget(Frozen):
+    """The most that measuring one candidate may take; past it nothing more is measured, and nothing is approved."""
+
+    gpu_seconds: float = Field(gt=0)
 
 
 class Policy(Frozen):
-    """One policy document. ``match`` is a CEL expression over ``version`` (name, tags); ``true`` means each.
+    """One policy document. ``match`` is a CEL expression over ``version`` (name, tags and so on); ``true`` means each.
 
-    ``on_bypass`` says what becomes of a protected alias that was moved around the gate: ``alert`` reports it,
+    ``layer`` and ``parent`` say whose document it is and which one it tightens; ``origins`` then tells of each rule the
+    policy it was written in (never written by hand). ``on_bypass`` says what becomes of a protected alias that was moved around the gate: ``alert`` reports it,
     ``restore`` also puts it back on the version that last held it with an approval, or takes it off.
     """
 
@@ -125,9 +197,14 @@ class Policy(Frozen):
     rules: tuple[Rule, ...] = Field(min_length=1)
     defects: Mapping[DefectCode, Enforcement] = {}
     on_approved: OnApproved = OnApproved()
+    on_blocked: OnBlocked = Field(default=OnBlocked(), exclude_if=lambda found: found == OnBlocked())
     on_bypass: Literal["alert", "restore"] = "alert"
     validity_days: int = Field(default=90, ge=1, le=3650)
     plan: Plan = Plan()
+    budget: Budget | None = Field(default=None, exclude_if=lambda found: found is None)
+    layer: Layer | None = Field(default=None, exclude_if=lambda found: found is None)
+    parent: str | None = Field(default=None, exclude_if=lambda found: found is None)
+    origins: SkipJsonSchema[Mapping[str, str]] = Field(default={}, exclude_if=lambda found: not found)
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -139,6 +216,11 @@ class Policy(Frozen):
                 f"policy {self.name}: expected at least one rule that blocks or asks for review; for a policy "
                 "that only watches, keep the rules and set enforcement: dry_run"
             )
+        if not any(_always_decides(r) for r in self.rules):
+            raise ValueError(
+                f"policy {self.name}: expected at least one deciding rule without when and with failure: closed, found "
+                "none; what nothing speaks of would otherwise be approved by nothing"
+            )
         return self
 
     @property
@@ -149,6 +231,12 @@ class Policy(Frozen):
     def on_defect(self, code: DefectCode) -> Enforcement:
         """What this policy makes of a defect; its own word first, else the default."""
         return self.defects.get(code, DEFECT_DEFAULTS[code])
+
+
+def _always_decides(rule: Rule) -> bool:
+    return (
+        rule.enforcement in (Enforcement.BLOCK, Enforcement.REVIEW) and rule.when is None and rule.failure == "closed"
+    )
 
 
 class PolicySet(Frozen):

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gate.domain.checkpoint import Frozen, ModelVersion
@@ -11,6 +11,8 @@ from gate.domain.judging import judge
 from gate.domain.permission import DECIDING
 from gate.domain.policy import Policy
 from gate.domain.verdict import Finding, Outcome, Result, Verdict
+
+Idle = Callable[[Policy, Evidence, ModelVersion], Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,11 @@ class Replay(Frozen):
         return self.lost / self.approved_before if self.approved_before else None
 
 
-def replay(history: Iterable[tuple[Policy | None, Judged]]) -> Replay:
-    """Each version's evidence under the policy beside it; ``None`` where no policy speaks of the version."""
+def replay(history: Iterable[tuple[Policy | None, Judged]], idle: Idle | None = None) -> Replay:
+    """Each version's evidence under the policy beside it; ``None`` where no policy speaks of the version.
+
+    ``idle`` tells the rules whose ``when`` is false for a version; without it every rule applies.
+    """
     before: Counter[str] = Counter()
     after: Counter[str] = Counter()
     flips, unmatched, other_plan = [], 0, 0
@@ -61,7 +66,8 @@ def replay(history: Iterable[tuple[Policy | None, Judged]]) -> Replay:
         if policy is None:
             unmatched += 1
             continue
-        verdict = judge(policy, each.evidence, subject=each.verdict.subject, now=each.verdict.judged_at)
+        unheard = idle(policy, each.evidence, each.version) if idle else frozenset()
+        verdict = judge(policy, each.evidence, subject=each.verdict.subject, now=each.verdict.judged_at, idle=unheard)
         before[each.verdict.outcome] += 1
         after[verdict.outcome] += 1
         other_plan += each.evidence.plan != policy.plan

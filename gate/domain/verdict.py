@@ -2,8 +2,12 @@
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from gate.domain.checkpoint import Frozen, Sha256
 from gate.domain.evidence import Defect, Estimate, Name, digest_json
+
+REVIEW_CHARACTERS = 600
 
 
 class Outcome(StrEnum):
@@ -34,7 +38,10 @@ class Result(StrEnum):
 
 
 class Finding(Frozen):
-    """One rule's result on one measurement, with the numbers it was reached from."""
+    """One rule's result on one measurement, with the numbers it was reached from.
+
+    ``failed_open``: nothing was measured, and the rule lets such a version through; its enforcement is then ``warn``.
+    """
 
     rule: str
     measurement: Name
@@ -45,6 +52,7 @@ class Finding(Frozen):
     result: Result
     enforcement: Enforcement
     sentence: str
+    failed_open: bool = Field(default=False, exclude_if=lambda found: not found)
 
 
 class DefectFinding(Frozen):
@@ -54,10 +62,28 @@ class DefectFinding(Frozen):
     enforcement: Enforcement
 
 
+class ReviewDecision(StrEnum):
+    """What a person decides about a verdict that needs review."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+class Review(Frozen):
+    """One person's decision on the verdict with that digest, with the reason; ``decided_at`` in Unix seconds."""
+
+    decision: ReviewDecision
+    reviewer: str = Field(min_length=1, max_length=200)
+    reason: str = Field(min_length=1, max_length=REVIEW_CHARACTERS)
+    decided_at: int
+    verdict_digest: Sha256
+
+
 class Verdict(Frozen):
     """The decision on one registered version (or folder), bound to bytes, policy and time.
 
     ``subject`` is the version's identity URI (or ``folder:`` and the candidate digest); times are Unix seconds.
+    ``review`` is the person's decision that the outcome rests on, where there was one.
     """
 
     subject: str
@@ -74,6 +100,7 @@ class Verdict(Frozen):
     evidence_digest: Sha256
     judged_at: int
     expires_at: int
+    review: Review | None = Field(default=None, exclude_if=lambda found: found is None)
 
     @property
     def worst_change(self) -> float | None:

@@ -4,15 +4,17 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
+from gate.adapters.conditions import idle_rules
 from gate.adapters.policy_cases import CaseRun, case_files, run_cases
 from gate.adapters.policy_files import load_policies, load_policy, policy_files, select_policy
+from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import InvalidInput, NotFound
 from gate.domain.evidence import Evidence
 from gate.domain.judging import judge
@@ -64,16 +66,22 @@ def explain(
     policies = _policies(policy)
     if target.startswith("models:"):
         judged = _judged(_ledger(), target)
+        version: ModelVersion | None = judged.version
         chosen, evidence = select_policy(policies, judged.version), judged.evidence
     else:
-        chosen, evidence = policies.policies[0], _evidence(Path(target))
+        version, chosen, evidence = None, policies.policies[0], _evidence(Path(target))
         if len(policies.policies) > 1:
             raise InvalidInput("expected one policy for a file of evidence, found several; name it with --policy FILE")
     if chosen is None:
         raise NotFound(f"expected a policy that speaks of {target}, found none; add one whose match covers it")
-    verdict = judge(chosen, evidence, subject=target, now=int(time.time()))
-    rules = [{**f.model_dump(mode="json"), "would_change": would_change(f)} for f in verdict.findings]
-    _show(as_json, {**verdict.model_dump(mode="json"), "findings": rules}, _explained(verdict))
+    idle = idle_rules(chosen, evidence, version)
+    verdict = judge(chosen, evidence, subject=target, now=int(time.time()), idle=idle)
+    rules = [
+        {**f.model_dump(mode="json"), "would_change": would_change(f), "origin": chosen.origins.get(f.rule)}
+        for f in verdict.findings
+    ]
+    shown = {**verdict.model_dump(mode="json"), "findings": rules, "idle": sorted(idle)}
+    _show(as_json, shown, _explained(chosen, verdict, idle))
 
 
 def replay(
@@ -90,7 +98,7 @@ def replay(
     """
     policies = _policies(policy)
     history = _ledger().judged_since(_start(since))
-    found = replay_history((select_policy(policies, each.version), each) for each in history)
+    found = replay_history(((select_policy(policies, each.version), each) for each in history), idle_rules)
     over = budget is not None and (found.lost_rate is None or found.lost_rate > budget)
     lines = [
         f"{found.judged} versions judged again; {found.unmatched} that no policy speaks of",
@@ -235,12 +243,17 @@ def _told(runs: Iterable[CaseRun]) -> Iterable[str]:
         yield from (f"  shown by no case: {each}" for each in run.uncovered)
 
 
-def _explained(verdict: Verdict) -> Iterable[str]:
+def _explained(policy: Policy, verdict: Verdict, idle: Collection[str]) -> Iterable[str]:
     yield f"{verdict.outcome}: {verdict.reason}"
     yield from (f"[{d.enforcement}] defect {d.defect.code}: {d.defect.message}" for d in verdict.defects)
     for finding in verdict.findings:
         yield f"[{finding.enforcement}] {finding.rule}: {finding.result}: {finding.sentence}"
         yield f"    {would_change(finding)}"
+        if origin := policy.origins.get(finding.rule):
+            yield f"    written in {origin}"
+    for rule in policy.rules:
+        if rule.name in idle:
+            yield f"[idle] {rule.name}: does not apply, since when is false: {rule.when}"
 
 
 def _counts(counted: Mapping[str, int]) -> str:
