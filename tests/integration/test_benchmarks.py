@@ -72,3 +72,10 @@ def test_a_replay_is_compared_with_parsing_what_it_reads(run: Run, capsys: pytes
     told = json.loads(capsys.readouterr().out)
     assert told["evaluations"] == 20
     assert told["replay_over_parsing_all"] > 1
+
+
+def test_a_cluster_is_sized(run: Run) -> None:
+    told = run("sizing.py", "--quick", "--stages", "70B=100,200,50")
+    assert "70B: inspect 100 s, measure 200 s, load the base 50 s" in told
+    assert "| 7B only | 1.0 h | 1 | 1 |" in told
+    assert "20 at once on 2 GPU workers, teams take turns" in told
