@@ -261,6 +261,10 @@ class Ledger(Protocol):
     def due(self, queue: str, now: float, limit: int = 10) -> Sequence[str]:
         """Keys of the jobs of a queue that are due, the longest waiting first."""
 
+    def cancel_superseded(self, now: float) -> int:
+        """Ends what is open, not begun and waited for by nobody, where a newer version of the model was asked for under
+        the same policy; how many. What ends so never gets a verdict."""
+
     def job_result(self, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
         """A job's state, result and last error."""
 

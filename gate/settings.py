@@ -118,6 +118,10 @@ class Settings(BaseSettings):
     fair_window_s: float = Field(
         default=3600.0, gt=0, description="Seconds over which a team's use of workers counts against its next turn."
     )
+    cancel_superseded: bool = Field(
+        default=False,
+        description="Whether an evaluation is ended, without a verdict, when a newer version of its registered model is registered before it was begun and nobody asks about it.",
+    )
     max_attempts: int = Field(default=4, ge=1, description="How often a job is tried before its verdict becomes error.")
     max_artifact_bytes: int = Field(default=200_000_000_000, gt=0, description="Largest checkpoint fetched, in bytes.")
     prompts_kept: int = Field(

@@ -18,6 +18,9 @@ _inspect = job.alias("inspect_job")
 _measure = job.alias("measure_job")
 _needed = job.alias("needed_job")
 _judge = job.alias("judge_job")
+SUPERSEDED = "superseded"
+"""How an evaluation ended that a newer version made pointless. To readers that is an error with its reason; metrics tell
+it apart, so that nobody is alerted of what was wanted."""
 _STEPS = {"inspect": _inspect, "measure": _measure, "needed": _needed, "judge": _judge}
 
 
@@ -100,7 +103,16 @@ def kept(c: sa.Connection, keys: Sequence[str]) -> Mapping[str, Kept]:
 
 def _kept(row: Any) -> Kept:
     summary = json.loads(row.envelope)["summary"] if row.envelope else None
-    return Kept(row.outcome, row.outcome is not None and row.projected_at is not None, summary)
+    return Kept(_told(row.outcome), row.outcome is not None and row.projected_at is not None, summary)
+
+
+def shown_outcome() -> sa.ColumnElement[str | None]:
+    """The outcome as readers are told it."""
+    return sa.case((evaluation.c.outcome == SUPERSEDED, "error"), else_=evaluation.c.outcome)
+
+
+def _told(outcome: str | None) -> str | None:
+    return "error" if outcome == SUPERSEDED else outcome
 
 
 def _with_jobs() -> sa.Select[Any]:
@@ -133,7 +145,7 @@ def _row(row: Mapping[Any, Any]) -> EvaluationRow:
         stage=str(progress["stage"]) if progress else "",
         progress=1.0 if state == "done" else float(progress["fraction"]) if progress else 0.0,
         evidence_key=row["evidence_key"],
-        outcome=row["outcome"],
+        outcome=_told(row["outcome"]),
         reason=row["reason"] if state == "done" or not step else row[f"{step}_error"],
         run_id=row["run_id"],
         created_at=row["created_at"],

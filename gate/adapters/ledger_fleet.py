@@ -72,7 +72,7 @@ def _filters(query: FleetQuery, *, outcome: bool = True) -> list[sa.ColumnElemen
     if outcome and query.outcome == "open":
         chosen.append(evaluation.c.outcome.is_(None))
     elif outcome and query.outcome is not None:
-        chosen.append(evaluation.c.outcome == query.outcome)
+        chosen.append(ledger_evaluations.shown_outcome() == query.outcome)
     if query.text:
         chosen.append(sa.func.lower(evaluation.c.name).contains(query.text.lower(), autoescape=True))
     if query.base_digest is not None:
@@ -103,6 +103,6 @@ def _rows(c: sa.Connection, keys: Sequence[str]) -> Sequence[FleetRow]:
 
 def _counts(c: sa.Connection, query: FleetQuery) -> Mapping[str, int]:
     """How many there are of each outcome, ``open`` for none yet, whichever of them is looked at."""
-    outcome = sa.func.coalesce(evaluation.c.outcome, "open")
+    outcome: sa.ColumnElement[str] = sa.func.coalesce(ledger_evaluations.shown_outcome(), "open")
     counted = sa.select(outcome, sa.func.count()).where(*_filters(query, outcome=False)).group_by(outcome)
     return {row[0]: row[1] for row in c.execute(counted)}

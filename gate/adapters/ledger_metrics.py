@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from gate.adapters import ledger_runs
+from gate.adapters.ledger_evaluations import SUPERSEDED
 from gate.adapters.ledger_outbox import DOORBELL, PROJECT
 from gate.adapters.ledger_statistics import BYPASSES, REPAIRS, REVERTS
 from gate.adapters.ledger_tables import DONE, FAILED, QUEUED, RUNNING, WAITING
@@ -122,11 +123,12 @@ def _work(seen: Statistics) -> Iterator[Family]:
 
 
 def _verdicts(seen: Statistics) -> Iterator[Family]:
-    outcomes = [str(outcome) for outcome in Outcome]
+    verdicts = [str(outcome) for outcome in Outcome]
+    outcomes = [*verdicts, SUPERSEDED]
     yield _counter(
         "gate_verdicts", f"Evaluations that ended: {', '.join(outcomes)}.", "outcome", outcomes, seen.outcomes
     )
-    refusals = [outcome for outcome in outcomes if outcome != Outcome.APPROVED]
+    refusals = [outcome for outcome in verdicts if outcome != Outcome.APPROVED]
     would_be = "Verdicts under a policy in dry run that would have kept a version back, by outcome."
     withheld = {outcome: count for outcome, count in seen.would_be.items() if outcome in refusals}
     yield _counter("gate_would_blocks", would_be, "outcome", refusals, withheld)

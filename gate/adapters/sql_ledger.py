@@ -17,6 +17,7 @@ from gate.adapters import (
     ledger_revocations,
     ledger_schedule,
     ledger_statistics,
+    ledger_superseding,
     ledger_tallies,
 )
 from gate.adapters.database import Database, insert_new
@@ -129,6 +130,9 @@ class SqlLedger:
 
     def due(self, queue: str, now: float, limit: int = 10) -> Sequence[str]:
         return self._database.read(lambda c: ledger_jobs.due(c, queue, now, limit))
+
+    def cancel_superseded(self, now: float) -> int:
+        return self._database.write(lambda c: ledger_superseding.cancel(c, now))
 
     def job_result(self, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
         return self._database.read(lambda c: ledger_jobs.outcome(c, key))

@@ -117,6 +117,8 @@ class Dispatcher:
         )
         if touched:
             log.info("ledger swept", repaired=touched)
+        if self._settings.cancel_superseded and (ended := self._ledger.cancel_superseded(now)):
+            log.info("evaluations superseded", ended=ended)
 
     def _drain(self) -> int:
         done = 0
