@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -11,16 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from click.testing import Result
 from databases import sqlite_file
+from exposed_metrics import unknown_in
+from small_checks import STAGED, SUITE, part_of_suite, small_check_policy
 from tiny_language import LETTERS, tiny_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 from gate.adapters.ledger_metrics import SELFCHECK_DUE
 from gate.adapters.ledger_tables import QUEUED
-from gate.adapters.policy_files import DEFAULT, load_policies
+from gate.adapters.policy_files import load_policies
 from gate.adapters.selfcheck_jobs import selfcheck_jobs
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.cli import app
@@ -42,46 +44,15 @@ from tasks.static_stage import inspect_folder
 from tasks.zoo.rows import Row
 from tasks.zoo.training import Schedule, train
 
-STAGED = Path(__file__).parents[2] / "tasks" / "zoo" / "staged"
-SUITE = STAGED.parent / "suites" / "staged"
-# No more than the deciding rules need.
-PLAN = {
-    "noise_scales": [0.01, 0.03],
-    "noise_draws": 2,
-    "noise_items": 4,
-    "line_points": [2.0],
-    "line_items": 4,
-    "ascent_steps": 1,
-    "ascent_seeds": 2,
-    "ascent_items": 2,
-    "gradient_items": 4,
-    "random_draws": 2,
-    "rollout_items": 2,
-    "loss_items": 2,
-    "direction_steps": 1,
-}
+HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "check-the-gate-itself.md"
 DAY_S = 86_400.0
 PATIENCE_S = 300.0
 register(app)
 
 
-def a_policy(file: Path, **changes: Any) -> Path:
-    """The shipped policy, measuring little, changed."""
-    document = yaml.safe_load(DEFAULT.read_text(encoding="utf-8")) | {"plan": PLAN} | changes
-    file.write_text(yaml.safe_dump(document), encoding="utf-8")
-    return file
-
-
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A part of the staged suite: what is asked can be seen lost, in a third of the time."""
-    folder = tmp_path_factory.mktemp("suite")
-    for name in ("math", "help", "safety"):
-        lines = (SUITE / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:48]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    rows = [{"name": n, "scorer": "exact", "items": f"{n}.jsonl", "margin": 0.2} for n in ("math", "help", "safety")]
-    (folder / "suite.yaml").write_text(yaml.safe_dump({"name": "part", "capabilities": rows}))
-    return str(folder)
+    return str(part_of_suite(tmp_path_factory.mktemp("suite")))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +70,7 @@ def on_folder(room: Path, policy: Path, suite: str, *words: str) -> tuple[Result
 
 
 def test_the_shipped_policy_makes_of_every_control_what_it_has_to(room: Path, suite: str, tmp_path: Path) -> None:
-    ran, found = on_folder(room, a_policy(tmp_path / "p.yaml"), suite)
+    ran, found = on_folder(room, small_check_policy(tmp_path / "p.yaml"), suite)
 
     assert ran.exit_code == 0, ran.output
     assert {f["control"]: (f["check"], f["outcome"]) for f in found} == {
@@ -123,7 +94,13 @@ def test_a_policy_that_looks_at_size_alone_passes_what_is_harmful_and_that_ends_
     size = {"name": "near", "measurement": "displacement_relative", "at_most": 0.25, "reason": "r"}
 
     ran, found = on_folder(
-        room, a_policy(tmp_path / "p.yaml", rules=[size]), suite, "--control", "harmful", "--control", "spoofed_base"
+        room,
+        small_check_policy(tmp_path / "p.yaml", rules=[size]),
+        suite,
+        "--control",
+        "harmful",
+        "--control",
+        "spoofed_base",
     )
 
     assert ran.exit_code == 1
@@ -137,7 +114,7 @@ def test_a_policy_that_asks_for_more_than_the_base_can_holds_back_the_base_itsel
 ) -> None:
     better = {"name": "better", "measurement": "retention", "capability": "math", "at_least": 0.5, "reason": "r"}
 
-    ran, found = on_folder(room, a_policy(tmp_path / "p.yaml", rules=[better]), suite, "--control", "no_op")
+    ran, found = on_folder(room, small_check_policy(tmp_path / "p.yaml", rules=[better]), suite, "--control", "no_op")
 
     assert (ran.exit_code, found[0]["check"], found[0]["outcome"]) == (1, "false_block", "blocked")
 
@@ -150,11 +127,42 @@ def test_a_suite_that_asks_for_no_refusal_says_that_it_cannot_have_the_harmful_c
     sums.write_text("name: s\ncapabilities:\n  - {name: math, scorer: exact, items: math.jsonl, margin: 0.2}\n")
 
     words = ("--control", "harmful", "--control", "no_op")
-    ran, found = on_folder(room, a_policy(tmp_path / "p.yaml"), str(sums), *words)
+    ran, found = on_folder(room, small_check_policy(tmp_path / "p.yaml"), str(sums), *words)
 
     assert ran.exit_code == 0, ran.output
     assert [f["check"] for f in found] == ["not_applicable", "as_expected"]
     assert "not applicable: expected items in suite s whose right answer is a refusal, found none" in ran.stdout
+
+
+def test_the_how_to_on_checking_the_gate_prints_what_it_shows(
+    room: Path, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(STAGED, "models/base")
+    shutil.copytree(suite, "support-suite")
+    shutil.copytree(room, ".basin-cache")
+    Path("policies").mkdir()
+    small_check_policy(Path("policies/support.yaml"), name="support")
+    text = HOWTO.read_text(encoding="utf-8")
+    (line, printed) = re.findall(
+        r"^\$ basin-gate (selfcheck --base models.+)\n((?:(?!\$|```).*\n)+)", text, re.MULTILINE
+    )[0]
+
+    ran = CliRunner().invoke(app, line.split())
+
+    assert ran.exit_code == 0, ran.output
+    for shown in printed.splitlines():
+        assert shown.partition("…")[0] in ran.stdout
+    assert len(printed.splitlines()) == 1 + len(Control)
+
+
+def test_the_how_to_names_every_control_and_word_and_asks_only_for_what_the_product_tells() -> None:
+    text = HOWTO.read_text(encoding="utf-8")
+    (queries,) = re.findall(r"^```promql\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+    rows = re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE)
+    assert rows == [*(str(c) for c in Control), *(str(c) for c in Check)]
+    assert [unknown_in(line) for line in queries.splitlines()] == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +254,7 @@ class Service:
 def service(tmp_path: Path, suite: str) -> Iterator[Service]:
     url = sqlite_file(tmp_path)
     migrate(url)
-    policy = a_policy(tmp_path / "policy.yaml")
+    policy = small_check_policy(tmp_path / "policy.yaml")
     settings = Settings(state_dir=tmp_path, database_url=url, policies=policy, device="cpu", threads=1)
     ledger = SqlLedger(url)
     base = take_in(settings, ledger, str(STAGED), suite=suite, name="staged base")
