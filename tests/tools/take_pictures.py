@@ -110,7 +110,11 @@ def documented(demo: Demo) -> Iterator[Picture]:
     yield Picture("report-blocked", report, height=1180)
     yield Picture("report-rules", report, only="section[aria-labelledby=rules]")
     yield Picture(
-        "report-prompts", report, only="section[aria-labelledby=prompts]", opened=".prompts:has-text('safety')"
+        "report-prompts",
+        report,
+        height=640,
+        only="section[aria-labelledby=prompts]",
+        opened=".prompts:has-text('safety')",
     )
     yield Picture("report-approved-dark", f"{gate}/evaluations/{keys['benign_lora']}/report", "dark", height=1180)
     yield Picture("report-on-a-telephone", report, width=NARROW, height=840)
@@ -191,29 +195,37 @@ def take(browser: Browser, picture: Picture, folder: Path | None) -> None:
         settle(page)
     for each in page.locator(f"details{picture.opened}").all() if picture.opened else ():
         each.evaluate("each => { each.open = true; }")
-    shot = page.locator(picture.only).screenshot() if picture.only else page.screenshot(full_page=not picture.height)
+    shot = seen(page, picture)
     context.close()
     (folder / f"{picture.name}.png").write_bytes(small(shot))
 
 
+def seen(page: Page, picture: Picture) -> bytes:
+    """The part of the page that is wanted."""
+    if not picture.only:
+        return page.screenshot(full_page=not picture.height)
+    box = page.locator(picture.only).bounding_box()
+    assert box is not None
+    height = min(box["height"], picture.height or box["height"])
+    return page.screenshot(full_page=True, clip=box | {"height": height})  # type: ignore[arg-type]
+
+
 def settle(page: Page) -> None:
-    """Waits until MLflow's own pages have drawn what they fetched, and shuts what it says to newcomers."""
-    page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(3000)
+    """Gives MLflow's own pages, which never fall silent, time to draw, and shuts what they say to newcomers."""
+    page.wait_for_timeout(9000)
     page.keyboard.press("Escape")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1000)
 
 
 def small(png: bytes) -> bytes:
-    """The picture with as few colours, and if need be as few points, as keep it within ``MOST_BYTES``."""
+    """The picture with as many colours, and if need be as few points, as keep it within ``MOST_BYTES``."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    for colours, share in ((256, 1.0), (96, 1.0), (48, 1.0), (64, 0.8), (48, 0.65)):
-        made, resized = io.BytesIO(), image
-        if share < 1:
-            resized = image.resize((int(image.width * share), int(image.height * share)), Image.Resampling.LANCZOS)
-        resized.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-            made, "PNG", optimize=True
-        )
+    for colours, share in ((0, 1.0), (256, 1.0), (128, 1.0), (64, 1.0), (128, 0.8), (64, 0.7)):
+        size = (int(image.width * share), int(image.height * share))
+        made, resized = io.BytesIO(), image if share == 1 else image.resize(size, Image.Resampling.LANCZOS)
+        # Rare colours matter: a mark of a few points has a meaning.
+        few = resized.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE) if colours else resized
+        few.save(made, "PNG", optimize=True)
         if made.tell() <= MOST_BYTES:
             break
     return made.getvalue()

@@ -10,6 +10,7 @@ const draw = (now) => {
   }
   const set = (part, values) => Object.entries(values).forEach(([name, value]) => row.querySelector(`[data-part=${part}]`).setAttribute(name, value));
   set("lost", { width: now.margin - 4 });
+  set("kept", { x: now.margin, width: 196 - now.margin });
   set("zero", { x1: now.zero, x2: now.zero });
   set("margin", { x1: now.margin, x2: now.margin });
   set("interval", { x: now.low, width: now.high - now.low, class: `measure ${now.state}` });
