@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import typer
 from prometheus_client import CollectorRegistry, Metric
+from pydantic_core import to_jsonable_python
 from typer.core import TyperGroup
 
 from gate.adapters.guard_metrics import REFUSALS
@@ -72,7 +73,8 @@ def measurements_page() -> Iterator[str]:
     yield "How much is measured. A policy may set each under `plan:`; the values below hold where it does not."
     yield ""
     yield from table("key", "default")
-    for key, value in Plan().model_dump(mode="json").items():
+    for key, field in Plan.model_fields.items():
+        value = to_jsonable_python(field.default)
         yield row(f"`{key}`", f"`{str(value).lower() if isinstance(value, bool) else value}`")
 
 

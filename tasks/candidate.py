@@ -10,6 +10,7 @@ from typing import NamedTuple
 from gate.domain.checkpoint import Layout
 from gate.domain.errors import NotMeasurable
 from gate.domain.evidence import (
+    MEANINGS,
     BasinProfile,
     CapabilityProfile,
     Curve,
@@ -17,16 +18,19 @@ from gate.domain.evidence import (
     Evidence,
     Measurement,
     Name,
+    Plan,
     StageCost,
 )
 from gate.domain.overview import Narrowing
 from gate.domain.prompts import MOST_KEPT, ChangedPrompts
+from gate.domain.vocabulary import EXTRAS
 from tasks.bench import Bench, Tell
 from tasks.checkpoints import Located, SafetensorsWeights
 from tasks.deltas import open_delta
 from tasks.divergence_stage import STAGE as DIVERGENCE
 from tasks.divergence_stage import diverge, increases
 from tasks.estimates import curve_point, interval_of, measurement
+from tasks.extra_stages import EXTRA_STAGES
 from tasks.measurements.certificate import isotropic_certificate
 from tasks.measurements.confidence import Interval
 from tasks.measurements.direction import share_of_worst, standing
@@ -85,7 +89,7 @@ def measure_candidate(
         with_base(static, profile),
         prompts_kept=prompts_kept,
     )
-    for name, stage in STAGES.items():
+    for name, stage in stages(static.plan).items():
         if measuring.plan.stop_when_decided and decided(measuring.evidence):
             break
         _costed(measuring, name, stage)
@@ -303,12 +307,22 @@ STAGES: Mapping[str, Callable[[Measuring], None]] = {
 """What is done, cheapest first."""
 
 
+def stages(plan: Plan) -> Mapping[str, Callable[[Measuring], None]]:
+    """What is done under a plan, in order: what every verdict has, then what the plan asks for beside."""
+    return {**STAGES, **{extra.value: stage for extra, stage in EXTRA_STAGES.items() if extra in plan.also}}
+
+
 def _explained(evidence: Evidence, profile: BasinProfile) -> Evidence:
     """With a reason for each measurement that is not there."""
     unmeasured = dict(evidence.unmeasured)
+    asked = [name for extra in evidence.plan.also for name in EXTRAS[extra]]
+    for name in asked:
+        if not MEANINGS[name].per_capability and evidence.find(name) is None:
+            unmeasured.setdefault(name.value, DECIDED)
+    each = [name for name in asked if MEANINGS[name].per_capability]
     for capability in profile.capabilities:
         reason = DECIDED if capability.measurable else capability.why_not
-        for name in (*DIVERGENCE, Name.SCORE, Name.RETENTION, *MARGINS):
+        for name in (*DIVERGENCE, Name.SCORE, Name.RETENTION, *MARGINS, *each):
             if evidence.find(name, capability.capability) is None:
                 unmeasured.setdefault(f"{name}/{capability.capability}", reason)
     return evidence.model_copy(update={"unmeasured": unmeasured})

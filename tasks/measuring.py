@@ -72,7 +72,8 @@ class Measuring:
         changed = {"measurements": (*self.evidence.measurements, *found), "curves": (*self.evidence.curves, *curves)}
         self.evidence = self.evidence.model_copy(update=changed)
 
-    def leave_out(self, name: Name, capability: str, why: str) -> None:
+    def leave_out(self, name: Name, capability: str | None, why: str) -> None:
         """Says why a measurement is not there."""
-        unmeasured = {**self.evidence.unmeasured, f"{name}/{capability}": why}
+        key = name.value if capability is None else f"{name}/{capability}"
+        unmeasured = {**self.evidence.unmeasured, key: why}
         self.evidence = self.evidence.model_copy(update={"unmeasured": unmeasured})

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gate.domain import evidence
 from gate.domain.evidence import BasinProfile, CapabilityProfile, Plan, Rollout
+from gate.domain.vocabulary import Extra
 from tasks.bench import Bench, Tell, shared_alpha
 from tasks.estimates import curve_point, estimate
 from tasks.measurements.basin import basin_sigma, noise_curves, noise_items
@@ -27,6 +28,7 @@ from tasks.measurements.perturbation import WeightSource, perturb, subseed, weig
 from tasks.measurements.retention import item_order
 from tasks.measurements.rollouts import Question, greedy_rollouts, sampled_rollouts
 from tasks.measurements.sensitivity import Sensitivity, largest_increase, measure_sensitivity
+from tasks.tampering import tamper
 
 
 def profile_base(bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tell) -> BasinProfile:
@@ -38,6 +40,7 @@ def profile_base(bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tel
     tell("finding worst-case directions", 0.7)
     gradients_sha256 = write_gradients(bench, plan, seed, gradients)
     sensitivity = _sensitivity(bench, plan, seed, _measurable(bench, outcomes), tell)
+    tampering = _tampering(bench, plan, seed, _measurable(bench, outcomes), tell)
     bench.restore()
     return BasinProfile(
         base_digest=bench.base.digest,
@@ -53,6 +56,7 @@ def profile_base(bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tel
                 curves.get(b.name, ()),
                 sensitivity.get(b.name),
                 answers.get(b.name, ()),
+                tampering.get(b.name, ()),
                 len(outcomes),
             )
             for b in bench.suite.benchmarks
@@ -137,6 +141,18 @@ def _sensitivity(
     return found
 
 
+def _tampering(
+    bench: Bench, plan: Plan, seed: int, capabilities: Mapping[str, Scores], tell: Tell
+) -> Mapping[str, tuple[evidence.Attack, ...]]:
+    """The attacks on the base that candidates are compared with, where the plan asks for them."""
+    found = {}
+    for capability, outcomes in capabilities.items() if Extra.TAMPER in plan.also else ():
+        tell(f"fine-tuning against the base: {capability}", 1.0)
+        made = tamper(bench, plan, seed, capability, bench.weights, weight_norm(bench.weights), outcomes)
+        found[capability] = tuple(evidence.Attack(norm=attack.norm, broke=attack.broke) for attack in made)
+    return found
+
+
 def search_worst(
     bench: Bench, plan: Plan, seed: int, capability: str, norm: float, source: WeightSource
 ) -> Sensitivity:
@@ -217,6 +233,7 @@ def _capability(
     curve: tuple[CurvePoint, ...],
     sensitivity: Sensitivity | None,
     rollouts: tuple[Rollout, ...],
+    tampering: tuple[evidence.Attack, ...],
     capabilities: int,
 ) -> CapabilityProfile:
     score = mean_interval(outcomes, shared_alpha(plan.alpha, capabilities))
@@ -232,6 +249,7 @@ def _capability(
         sensitivity=sensitivity.adversarial if sensitivity else (),
         random_sensitivity=sensitivity.random if sensitivity else (),
         rollouts=rollouts,
+        tampering=tampering,
         measurable=measurable,
         why_not=""
         if measurable

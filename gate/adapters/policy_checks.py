@@ -13,7 +13,7 @@ from gate.domain.errors import InvalidInput
 from gate.domain.evidence import DefectCode, Evidence, Name, Plan
 from gate.domain.policy import Budget, OnApproved, OnBlocked, Policy, Protected, Rule
 from gate.domain.verdict import Enforcement
-from gate.domain.vocabulary import SHOWN_ONLY
+from gate.domain.vocabulary import SHOWN_ONLY, extra_of
 
 KEYS: Mapping[str, type[BaseModel]] = {
     "": Policy,
@@ -123,6 +123,13 @@ def refuse_booleans(document: MarkedYaml, value: Any, place: Place) -> None:
 
 def refuse_impossible(document: MarkedYaml, policy: Policy) -> None:
     for i, rule in enumerate(policy.rules):
+        extra = extra_of(rule.measurement)
+        if extra is not None and extra not in policy.plan.also:
+            raise InvalidInput(
+                f"{document.file}:{document.line(('rules', i, 'measurement'))}: rule {rule.name}: {rule.measurement} is "
+                f"measured only where the plan asks; expected {extra} in plan.also, "
+                f"found {', '.join(policy.plan.also) or 'nothing'}"
+            )
         key = "at_least" if rule.at_most is None else "at_most"
         limit = rule.at_least if rule.at_most is None else rule.at_most
         if isinstance(limit, str) or limit is None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from gate.domain.checkpoint import Checkpoint, Frozen, Lineage, Sha256
 from gate.domain.vocabulary import MEANINGS as MEANINGS
+from gate.domain.vocabulary import Extra
 from gate.domain.vocabulary import Meaning as Meaning
 from gate.domain.vocabulary import Name as Name
 
@@ -127,11 +128,19 @@ class Rollout(Frozen):
     sampled_right: bool = False
 
 
+class Attack(Frozen):
+    """How far one adversarial fine-tuning went (L2 norm), and whether it broke the capability."""
+
+    norm: float = Field(ge=0)
+    broke: bool
+
+
 class CapabilityProfile(Frozen):
     """What the base can do in one capability, and how much noise it takes before that is lost.
 
     ``outcomes`` are the base's per-item scores in item order; ``sensitivity`` the loss increases (nats per
     token) that gradient ascent reached inside the ball, one per seed; ``random_sensitivity`` the controls.
+    ``tampering`` are the attacks on the base, one per seed, where the plan asks for them.
     """
 
     capability: str
@@ -143,6 +152,7 @@ class CapabilityProfile(Frozen):
     sensitivity: tuple[float, ...] = ()
     random_sensitivity: tuple[float, ...] = ()
     rollouts: tuple[Rollout, ...] = ()
+    tampering: tuple[Attack, ...] = Field(default=(), exclude_if=lambda found: not found)
     measurable: bool = True
     why_not: str = ""
 
@@ -181,7 +191,11 @@ class ComputeDtype(StrEnum):
 
 
 class Plan(Frozen):
-    """How to measure: every choice that can change a number. Its digest is part of the request's key."""
+    """How to measure: every choice that can change a number. Its digest is part of the request's key.
+
+    ``also`` names what is measured beyond what every verdict has; the settings below it are for that alone. They are in no
+    document while they are as they were from the first, so that no digest changes.
+    """
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     noise_scales: tuple[float, ...] = (0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04)
@@ -202,6 +216,15 @@ class Plan(Frozen):
     direction_steps: int = Field(default=3, ge=1)
     compute_dtype: ComputeDtype = ComputeDtype.STORED
     stop_when_decided: bool = True
+    also: tuple[Extra, ...] = Field(default=(), exclude_if=lambda found: found == ())
+    input_ball: float = Field(default=0.1, gt=0, lt=1, exclude_if=lambda found: found == 0.1)
+    input_steps: int = Field(default=3, ge=1, exclude_if=lambda found: found == 3)
+    merge_scale: float = Field(default=0.5, gt=0, exclude_if=lambda found: found == 0.5)
+    merge_draws: int = Field(default=64, ge=2, exclude_if=lambda found: found == 64)
+    merge_items: int = Field(default=8, ge=1, exclude_if=lambda found: found == 8)
+    tamper_reach: float = Field(default=0.02, gt=0, lt=1, exclude_if=lambda found: found == 0.02)
+    tamper_steps: int = Field(default=12, ge=1, exclude_if=lambda found: found == 12)
+    tamper_seeds: int = Field(default=5, ge=5, exclude_if=lambda found: found == 5)
 
     @property
     def digest(self) -> str:

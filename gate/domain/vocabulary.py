@@ -32,6 +32,12 @@ class Name(StrEnum):
     ADVERSARIAL_SENSITIVITY = "adversarial_sensitivity"
     ADVERSARIAL_SENSITIVITY_RATIO = "adversarial_sensitivity_ratio"
     RANDOM_SENSITIVITY = "random_sensitivity"
+    STABLE_RANK = "stable_rank"
+    INPUT_SENSITIVITY = "input_sensitivity"
+    INPUT_SENSITIVITY_RATIO = "input_sensitivity_ratio"
+    MERGE_RADIUS = "merge_radius"
+    TAMPER_RADIUS = "tamper_radius"
+    TAMPER_RADIUS_RATIO = "tamper_radius_ratio"
     CERTIFIED_SCORE = "certified_score"
     CERTIFIED_RADIUS = "certified_radius"
     CERTIFICATE_VACUOUS = "certificate_vacuous"
@@ -161,6 +167,36 @@ MEANINGS: Mapping[Name, Meaning] = {
         per_capability=True,
         sentence="Loss increase under random perturbations of the same norm: the control of adversarial sensitivity.",
     ),
+    Name.STABLE_RANK: Meaning(
+        unit="directions",
+        per_capability=False,
+        sentence="Over how many directions the update of each matrix is spread: 1 for a single one (only where the plan asks).",
+    ),
+    Name.INPUT_SENSITIVITY: Meaning(
+        unit="nats per token",
+        per_capability=True,
+        sentence="Loss increase under the worst small change of the input's embeddings found (only where the plan asks).",
+    ),
+    Name.INPUT_SENSITIVITY_RATIO: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="The candidate's input sensitivity divided by the base's, same items (only where the plan asks).",
+    ),
+    Name.MERGE_RADIUS: Meaning(
+        unit="multiples of the update",
+        per_capability=True,
+        sentence="How far the update may be rescaled layer by layer with the smoothed score certainly kept (only where the plan asks).",
+    ),
+    Name.TAMPER_RADIUS: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="Smallest relative distance at which a few adversarial steps from the candidate halve the score (only where the plan asks).",
+    ),
+    Name.TAMPER_RADIUS_RATIO: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="The candidate's tamper radius divided by the base's, same attacks (only where the plan asks).",
+    ),
     Name.CERTIFIED_SCORE: Meaning(
         unit="score 0..1",
         per_capability=True,
@@ -180,3 +216,30 @@ MEANINGS: Mapping[Name, Meaning] = {
 
 SHOWN_ONLY = frozenset({Name.CERTIFIED_SCORE, Name.CERTIFIED_RADIUS, Name.CERTIFICATE_VACUOUS})
 """What no rule may speak of: a bound about another model than the one that would be promoted."""
+
+
+class Extra(StrEnum):
+    """What is measured only where the plan's ``also`` says so: it costs more than a verdict usually is worth."""
+
+    SPECTRUM = "spectrum"
+    INPUTS = "inputs"
+    MERGE = "merge"
+    TAMPER = "tamper"
+
+
+EXTRAS: Mapping[Extra, tuple[Name, ...]] = {
+    Extra.SPECTRUM: (Name.STABLE_RANK,),
+    Extra.INPUTS: (Name.INPUT_SENSITIVITY, Name.INPUT_SENSITIVITY_RATIO),
+    Extra.MERGE: (Name.MERGE_RADIUS,),
+    Extra.TAMPER: (Name.TAMPER_RADIUS, Name.TAMPER_RADIUS_RATIO),
+}
+"""What each of them measures."""
+
+
+def extra_of(name: Name) -> Extra | None:
+    """What the plan has to ask for if this is to be measured; None where it always is.
+
+    >>> extra_of(Name.STABLE_RANK), extra_of(Name.RETENTION)
+    (<Extra.SPECTRUM: 'spectrum'>, None)
+    """
+    return next((extra for extra, names in EXTRAS.items() if name in names), None)

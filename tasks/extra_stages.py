@@ -1,0 +1,127 @@
+"""What a candidate is measured for only where the plan's ``also`` asks: none of it slows a verdict that does not."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from gate.domain.evidence import Name
+from gate.domain.vocabulary import Extra
+from tasks.deltas import LoraDelta
+from tasks.divergence_stage import NO_NUMBER
+from tasks.estimates import measurement
+from tasks.measurements.basin import on_items
+from tasks.measurements.benchmark import Scores, answer_losses
+from tasks.measurements.input_sensitivity import input_sensitivity
+from tasks.measurements.merging import drawn_mixture, merge_radius, mixture_scores
+from tasks.measurements.perturbation import along, write_weights
+from tasks.measurements.sensitivity import seeds_interval, sensitivity_ratio
+from tasks.measurements.spectrum import Energy, dense_energy, low_rank_energy, stable_rank
+from tasks.measurements.tamper import Attack, tamper_radius, tamper_ratio
+from tasks.measuring import Measuring
+from tasks.tampering import tamper
+
+NOTHING_MOVED = "not measurable: no matrix differs from the base's"
+NO_FLOOR = "not measurable: on these items the base scores no more than its margin"
+WITHSTOOD = "not measurable: an attack on the base failed, so that there is no radius to compare with"
+LAYER = re.compile(r"\.(\d+)\.")
+
+
+def measure_spectrum(m: Measuring) -> None:
+    """The stable rank of the update."""
+    m.tell("counting the update's directions", 1.0)
+    names = [name for name in m.delta.names() if len(m.bench.weights.entry(name).shape) > 1]
+    found = stable_rank(_energies(m, names), m.plan.alpha)
+    if found is None:
+        m.leave_out(Name.STABLE_RANK, None, NOTHING_MOVED)
+    else:
+        m.add(measurement(Name.STABLE_RANK, None, found))
+
+
+def _energies(m: Measuring, names: list[str]) -> Iterator[Energy]:
+    for name in names:
+        if isinstance(m.delta, LoraDelta) and name in m.delta.low_rank:
+            yield low_rank_energy(*m.delta.factors(name))
+        else:
+            yield dense_energy(m.delta.delta(name), m.seed, name, m.plan.alpha / len(names))
+
+
+def measure_inputs(m: Measuring) -> None:
+    """The worst small change of the input for the candidate, against the base's, same items and ball."""
+    m.tell("searching the worst change of the input", 1.0)
+    m.bench.restore()
+    before = {name: _input_increases(m, name) for name in m.losses}
+    write_weights(m.bench.model, m.weights)
+    for name in m.capabilities:
+        if name not in m.losses:
+            m.leave_out(Name.INPUT_SENSITIVITY, name, NO_NUMBER)
+            m.leave_out(Name.INPUT_SENSITIVITY_RATIO, name, NO_NUMBER)
+            continue
+        after = _input_increases(m, name)
+        ratio = sensitivity_ratio(after.tolist(), before[name].tolist(), m.alpha)
+        m.add(
+            measurement(Name.INPUT_SENSITIVITY, name, seeds_interval(after.tolist(), m.alpha)),
+            measurement(Name.INPUT_SENSITIVITY_RATIO, name, ratio),
+        )
+
+
+def _input_increases(m: Measuring, capability: str) -> Scores:
+    bench, items = m.bench, m.losses[capability].items
+    benchmark = bench.suite.benchmark(capability)
+    return input_sensitivity(
+        bench.model,
+        lambda: answer_losses(bench.model, bench.tokenizer, benchmark, items, bench.forwards),
+        radius=m.plan.input_ball,
+        steps=m.plan.input_steps,
+    )
+
+
+def measure_merging(m: Measuring) -> None:
+    """The certificate over the update's rescalings by block, the draw being the unit."""
+    items = m.items(m.plan.merge_items)
+
+    def place(draw: int) -> None:
+        m.tell("rescaling the update layer by layer", 1.0)
+        mixture = drawn_mixture(m.delta, block_of, m.plan.merge_scale, m.seed, draw)
+        along(m.bench.model, m.bench.weights, mixture, 1.0)
+
+    found = mixture_scores(place, m.scorers(), items, m.plan.merge_draws)
+    for name, base in m.capabilities.items():
+        floor = float(np.mean(on_items(base.outcomes, items[name]))) - base.margin
+        if floor <= 0:
+            m.leave_out(Name.MERGE_RADIUS, name, NO_FLOOR)
+        else:
+            radius = merge_radius(found[name], m.plan.merge_scale, floor, m.alpha)
+            m.add(measurement(Name.MERGE_RADIUS, name, radius))
+
+
+def block_of(tensor: str) -> str:
+    """The layer a tensor belongs to, or ``rest``.
+
+    >>> block_of("model.layers.11.mlp.up_proj.weight"), block_of("lm_head.weight")
+    ('11', 'rest')
+    """
+    found = LAYER.search(tensor)
+    return found[1] if found else "rest"
+
+
+def measure_tampering(m: Measuring) -> None:
+    """How far adversarial fine-tuning must go from the candidate, against the same attacks on the base."""
+    for name, base in m.capabilities.items():
+        m.tell(f"fine-tuning against it: {name}", 1.0)
+        found = tamper(m.bench, m.plan, m.profile.seed, name, m.weights, m.profile.weight_norm, base.outcomes)
+        m.add(measurement(Name.TAMPER_RADIUS, name, tamper_radius(found, m.profile.weight_norm)))
+        ratio = tamper_ratio(found, [Attack(a.norm, a.broke) for a in base.tampering], m.alpha)
+        if ratio is None:
+            m.leave_out(Name.TAMPER_RADIUS_RATIO, name, WITHSTOOD)
+        else:
+            m.add(measurement(Name.TAMPER_RADIUS_RATIO, name, ratio))
+
+
+EXTRA_STAGES: Mapping[Extra, Callable[[Measuring], None]] = {
+    Extra.SPECTRUM: measure_spectrum,
+    Extra.INPUTS: measure_inputs,
+    Extra.MERGE: measure_merging,
+    Extra.TAMPER: measure_tampering,
+}
+"""Cheapest first."""
