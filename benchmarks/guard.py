@@ -59,7 +59,7 @@ def measured(folder: Path, calls: int) -> Mapping[str, list[float]]:
         "unguarded, alias set": lambda: plain.set_registered_model_alias(NAME, "champion", "1"),
         "guarded, alias set": lambda: guarded.set_registered_model_alias(NAME, "champion", "1"),
         "guarded, alias refused": lambda: refused(guarded),
-        "guard's check alone": lambda: guarded._check("benchmark", NAME, "1", lambda policy: True),
+        "guard's check alone": lambda: guarded._check("benchmark", NAME, "1", "alias", "champion"),
     }
     found: dict[str, list[float]] = {f"{name}{kind}": [] for name in acts for kind in ("", ", processor time")}
     for number in range(calls + 20):

@@ -33,15 +33,13 @@ from gate.domain.enforcement import TAG_REVOKED, TAG_RUN
 from gate.domain.errors import GateError
 from gate.domain.policy import Policy
 from gate.domain.probe import PROBE_ALIAS, said
-from gate.domain.promotion import is_reserved, protects_alias, protects_model, protects_stage, same_name
+from gate.domain.promotion import Kind, Mode, is_reserved, mode_of, same_name, strictest
 from gate.settings import Settings
 
 PREFIX = "gate+"
 PROMPT_SOURCES = (_CLIENT_PROMPT_SOURCE_PLACEHOLDER, _STORE_PROMPT_SOURCE_PLACEHOLDER)
 """Sources of prompts, which have no artifacts. The tag that says *prompt* proves nothing: anybody can set it."""
 COPIES_FOLLOWED = 8
-
-Protects = Callable[[Policy], bool]
 
 
 class Guard:
@@ -86,14 +84,14 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         act = f"setting alias {_shown(alias)} on version {_shown(version)} of {_shown(name)}"
         if alias == PROBE_ALIAS:
             deny(act, said(self._guard.rulebook(act).state))
-        self._check(act, name, version, lambda policy: protects_alias(policy, alias))
+        self._check(act, name, version, "alias", alias)
         super().set_registered_model_alias(name, alias, version)
 
     def transition_model_version_stage(
         self, name: str, version: str, stage: str, archive_existing_versions: bool
     ) -> Any:
         act = f"moving version {_shown(version)} of {_shown(name)} to stage {_shown(stage)}"
-        self._check(act, name, version, lambda policy: protects_stage(policy, stage))
+        self._check(act, name, version, "stage", stage)
         # As a number: MLflow compares the text that it was given with an integer column, which psycopg 3 refuses.
         number = _validate_model_version(version)
         return super().transition_model_version_stage(name, number, stage, archive_existing_versions)
@@ -104,8 +102,8 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         act = f"creating a version of {_shown(name)} from {_shown(source)}"
         rules = self._guard.rulebook(act)
         for policy in rules.policies.policies:
-            if protects_model(policy, name):
-                self._enforce(act, policy, self._copy_refusal(rules, source, policy))
+            if mode := mode_of(policy, "model", name):
+                self._enforce(act, policy, mode, self._copy_refusal(rules, source, policy))
         kept = tags if self._may_write(rules) else [t for t in tags or [] if not is_reserved(t.key)]
         return super().create_model_version(name, source, run_id, kept, *args, **kwargs)
 
@@ -113,10 +111,9 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         act = f"renaming {_shown(name)} to {_shown(new_name)}"
         rules = self._guard.rulebook(act)
         for policy in rules.policies.policies:
-            if protects_model(policy, name) or protects_model(policy, new_name):
-                self._enforce(
-                    act, policy, f"policy {policy.name} protects that registered model; copy versions instead"
-                )
+            if modes := [mode for each in (name, new_name) if (mode := mode_of(policy, "model", each))]:
+                why = f"policy {policy.name} protects that registered model; copy versions instead"
+                self._enforce(act, policy, strictest(modes, policy), why)
         for version in self._promoted(name):
             self._check_move(act, rules, version, new_name)
         return super().rename_registered_model(name, new_name)
@@ -133,16 +130,16 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         self._hold_revocation(act, name, version, key, None)
         super().delete_model_version_tag(name, version, key)
 
-    def _check(self, act: str, name: str, version: str, protects: Protects) -> None:
+    def _check(self, act: str, name: str, version: str, kind: Kind, place: str) -> None:
         rules = self._guard.rulebook(act)
-        if not any(protects(policy) for policy in rules.policies.policies):
+        if not any(mode_of(policy, kind, place) for policy in rules.policies.policies):
             return
         candidate = self._version(name, version)
         if self._is_prompt(candidate):
             return
         policy = select_policy(rules.policies, candidate)
-        if policy is not None and protects(policy):
-            self._enforce(act, policy, self._refusal(rules, candidate, policy), candidate)
+        if policy is not None and (mode := mode_of(policy, kind, place)):
+            self._enforce(act, policy, mode, self._refusal(rules, candidate, policy), candidate)
 
     def _refusal(self, rules: Rulebook, version: ModelVersion, policy: Policy) -> str | None:
         """Why neither the version nor what it is a copy of is approved; the version's own reason."""
@@ -164,11 +161,12 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
             policy = select_policy(rules.policies, named)
             if policy is None or self._is_prompt(version):
                 continue
-            held = [a for a in version.aliases if protects_alias(policy, a)]
-            held += [version.stage] if protects_stage(policy, version.stage) else []
+            places: list[tuple[Kind, str]] = [("alias", alias) for alias in version.aliases]
+            places.append(("stage", version.stage))
+            held = {place: mode for kind, place in places if (mode := mode_of(policy, kind, place))}
             if held:
                 why = f"version {version.version} holds {', '.join(held)}, protected by policy {policy.name}; remove it"
-                self._enforce(act, policy, f"{why} first")
+                self._enforce(act, policy, strictest(held.values(), policy), f"{why} first")
 
     def _is_prompt(self, version: ModelVersion) -> bool:
         """Whether no files can be served for it; what its row says of its source alone is not enough."""
@@ -230,12 +228,15 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         of_it = table.name == row.name, table.version == row.version, *self._get_workspace_clauses(table)
         return session.query(*columns).filter(*of_it).all()
 
-    def _enforce(self, act: str, policy: Policy, why: str | None, version: ModelVersion | None = None) -> None:
+    def _enforce(
+        self, act: str, policy: Policy, mode: Mode, why: str | None, version: ModelVersion | None = None
+    ) -> None:
         run = version.tags.get(TAG_RUN) if version else None
         if why is None:
             return
-        if policy.enforcement == "dry_run":
-            tell("would_refuse", "dry run of policy %s, would be refused: %s: %s", policy.name, act, why)
+        if mode != "enforce":
+            told = mode.replace("_", " ")
+            tell("would_refuse", "%s of policy %s, would be refused: %s: %s", told, policy.name, act, why)
             return
         deny(act + self._workspace(), f"{why} (evaluation run {_shown(run)})" if run else why)
 

@@ -17,7 +17,7 @@ log = logging.getLogger("basin_gate.guard")
 # Its values get their files when first counted: while this is imported, MLflow has not made their folder yet.
 REFUSALS = prometheus_client and prometheus_client.Counter(
     "gate_guard_refusals",
-    "Acts on the registry by answer: refused, would_refuse (the policy is in dry run).",
+    "Acts on the registry by answer: refused, would_refuse (the policy says dry_run or warn).",
     ["answer"],
 )
 

@@ -1,6 +1,5 @@
 """Where a registered version stands: the policy that speaks of it, what to ask, whether it may be promoted."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gate.adapters.policy_files import select_policy
@@ -9,7 +8,7 @@ from gate.domain.errors import NotFound
 from gate.domain.evaluation import EvaluationRequest, request_for
 from gate.domain.permission import Answer, answer
 from gate.domain.policy import Policy, PolicySet
-from gate.domain.promotion import protects_alias, protects_model, protects_stage
+from gate.domain.promotion import Kind, mode_of
 from gate.domain.reference import VersionReference
 from gate.domain.verdict import Outcome, Verdict
 from gate.ports import EvaluationRow, Ledger, Registry
@@ -49,19 +48,19 @@ class Standing:
         return next((p for p in self.policies.policies if p.digest == digest), None)
 
     def guards_alias(self, alias: str) -> bool:
-        """Whether any enforcing policy keeps the alias for approved versions."""
-        return any(protects_alias(p, alias) for p in self._enforcing())
+        """Whether any policy keeps the alias for approved versions, or tells of others there."""
+        return self._guards("alias", alias)
 
     def guards_stage(self, stage: str) -> bool:
-        """Whether any enforcing policy keeps the stage for approved versions."""
-        return any(protects_stage(p, stage) for p in self._enforcing())
+        """Whether any policy keeps the stage for approved versions, or tells of others there."""
+        return self._guards("stage", stage)
 
     def guards_model(self, name: str) -> bool:
-        """Whether any enforcing policy keeps the registered model for copies of approved versions."""
-        return any(protects_model(p, name) for p in self._enforcing())
+        """Whether any policy keeps the registered model for copies of approved versions, or tells of others there."""
+        return self._guards("model", name)
 
-    def _enforcing(self) -> Iterator[Policy]:
-        return (p for p in self.policies.policies if p.enforcement == "enforce")
+    def _guards(self, kind: Kind, place: str) -> bool:
+        return any(mode_of(policy, kind, place) in ("enforce", "warn") for policy in self.policies.policies)
 
     def request(self, version: ModelVersion) -> EvaluationRequest | None:
         """What to ask of the version; ``None`` where it is not for the gate."""

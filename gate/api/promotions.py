@@ -10,7 +10,7 @@ from gate.api.door import Door
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import InvalidInput
 from gate.domain.permission import Answer, Decision, against
-from gate.domain.promotion import protects_alias, protects_model, protects_stage
+from gate.domain.promotion import mode_of, protects_alias, protects_stage
 from gate.domain.question import PLACES, Check, PromotionAnswer, PromotionQuestion
 from gate.domain.reference import parse_reference
 
@@ -117,7 +117,7 @@ def _qualified(door: Door, asked: PromotionQuestion, version: ModelVersion, posi
 def _keepers(door: Door, asked: PromotionQuestion) -> list[str]:
     """The enforcing policies that keep the registered model asked for; copies must be approved by each of them."""
     target = asked.registered_model
-    kept = (p for p in door.policies.policies if target and protects_model(p, target) and p.enforcement == "enforce")
+    kept = (p for p in door.policies.policies if target and mode_of(p, "model", target) == "enforce")
     return [policy.name for policy in kept]
 
 

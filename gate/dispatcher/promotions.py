@@ -24,7 +24,7 @@ from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION
 from gate.domain.errors import GateError, NotFound
 from gate.domain.policy import Policy
-from gate.domain.promotion import Holding, protects_alias, protects_stage, same_name
+from gate.domain.promotion import Holding, mode_of, same_name
 from gate.domain.reference import parse_reference
 from gate.domain.verdict import Outcome
 from gate.ports import EvaluationRow, Registry
@@ -248,15 +248,9 @@ class PromotionWatch:
 
 
 def _protects(policy: Policy, held: Holding) -> bool:
-    """Whether it is this policy that keeps the place. Nothing is undone in a registered model: versions are not the
-    gate's to delete."""
-    match held.kind:
-        case "alias":
-            return protects_alias(policy, held.place)
-        case "stage":
-            return protects_stage(policy, held.place)
-        case "model":
-            return False
+    """Whether it is this policy that keeps the place, and more than tells of it. Nothing is undone in a registered model:
+    versions are not the gate's to delete."""
+    return held.kind != "model" and mode_of(policy, held.kind, held.place) == "enforce"
 
 
 def _is_the_gates_own(policy: Policy, held: Holding) -> bool:

@@ -20,8 +20,9 @@ from gate.settings import Settings
 PAGES_A_SWEEP = 4
 """Pages of 1,000 versions read at one sweep, besides those made lately: all of them in turns."""
 SHARE = 1 / 3
-"""Of the time between sweeps: so much each is spent on versions in turn and on holders that stayed as they were, where
-MLflow or the ledger is slow; the rest waits its turn."""
+"""Of the time between sweeps: so much is spent on versions in turn where MLflow or the ledger is slow; the rest waits."""
+SHARE_OF_HOLDERS = 1 / 6
+"""So much on holders that stayed as they were: one that changed is looked at whatever the time."""
 HIDDEN_EVERY = 3
 """Each so many sweeps the versions are looked for that MLflow's own searches leave out."""
 OVERLAP_MS = 600_000
@@ -52,7 +53,7 @@ class Reconciler:
             metrics,
             _verifier(settings),
             rehash_every_s=settings.rehash_every_s,
-            budget_s=settings.reconcile_every_s * SHARE,
+            budget_s=settings.reconcile_every_s * SHARE_OF_HOLDERS,
         )
 
     def reconcile(self) -> bool:

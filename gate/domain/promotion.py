@@ -12,6 +12,10 @@ RESERVED = "gate."
 OWNERS_TAGS = frozenset({"gate.base"})
 """Tags in the gate's namespace that a model's owner writes; they are input, not result."""
 
+Kind = Literal["alias", "stage", "model"]
+Mode = Literal["enforce", "warn", "dry_run"]
+STRICTEST_FIRST: tuple[Mode, ...] = ("enforce", "warn", "dry_run")
+
 NO_STAGE = "None"
 """MLflow's name for being in no stage."""
 
@@ -24,7 +28,7 @@ class Holding:
     """
 
     name: str
-    kind: Literal["alias", "stage", "model"]
+    kind: Kind
     place: str
     version: str
 
@@ -65,6 +69,22 @@ def same_name(given: str, protected: str) -> bool:
     """
     one, other = folded(given), folded(protected)
     return one == other or bool(re.fullmatch(_pattern(given), other)) or bool(re.fullmatch(_pattern(protected), one))
+
+
+def mode_of(policy: Policy, kind: Kind, place: str) -> Mode | None:
+    """What a policy makes of an unapproved promotion to a place: it is refused, let pass and told of, or let pass.
+
+    ``None`` where it does not keep the place. Of several protected names that a database could take for it, the strictest.
+    """
+    kept = policy.protected
+    names = {"alias": kept.aliases, "stage": kept.stages, "model": kept.registered_models}[kind]
+    modes: list[Mode] = [kept.modes.get(name, "enforce") for name in names if same_name(place, name)]
+    return strictest(modes, policy) if modes else None
+
+
+def strictest(modes: Iterable[Mode], policy: Policy) -> Mode:
+    """The strictest of several, as far as the policy as a whole is in force."""
+    return "dry_run" if policy.enforcement == "dry_run" else min(modes, key=STRICTEST_FIRST.index)
 
 
 def protects_alias(policy: Policy, alias: str) -> bool:

@@ -154,6 +154,32 @@ def test_a_dry_run_policy_lets_pass_and_logs_what_it_would_refuse(
     assert "would be refused: setting alias 'champion' on version '1' of 'watched'" in caplog.text
 
 
+@pytest.mark.parametrize("mode", ["warn", "dry_run"])
+def test_a_protected_name_that_is_only_watched_lets_pass_and_logs_what_it_would_refuse_and_the_others_refuse(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    watched = f"stages: [Production]\n  registered_models: [prod.llm]\n  modes: {{champion: {mode}, prod.llm: {mode}}}"
+    policy.write_text(DEFAULT.read_text().replace("stages: [Production]", watched))
+    guarded, name = store(policies=policy, trusted_keys_file=a_key(tmp_path)[1]), f"watched by name {mode}"
+    register(guarded, name)
+
+    with caplog.at_level(logging.WARNING, logger="basin_gate.guard"):
+        guarded.set_registered_model_alias(name, "Champion", "1")
+        if "prod.llm" not in {model.name for model in guarded.search_registered_models()}:
+            guarded.create_registered_model("prod.llm")
+        guarded.create_model_version("prod.llm", "s3://bucket/anything")
+
+    assert f"{mode.replace('_', ' ')} of policy default, would be refused: setting alias 'Champion'" in caplog.text
+    assert "would be refused: creating a version of 'prod.llm'" in caplog.text
+    for act in (
+        lambda: guarded.set_registered_model_alias(name, "production", "1"),
+        lambda: guarded.transition_model_version_stage(name, "1", "Production", False),
+    ):
+        with pytest.raises(MlflowException, match="is refused"):
+            act()
+
+
 def test_a_policy_guards_only_the_models_it_matches(store: Store, tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text(DEFAULT.read_text().replace('match: "true"', "match: version.name.startsWith('llm-')"))

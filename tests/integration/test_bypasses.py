@@ -161,6 +161,18 @@ def test_without_the_policys_word_an_alias_is_told_of_and_left(watched):
     assert watched.events() == ["promoted without approval"]
 
 
+def test_of_an_alias_that_is_only_watched_a_warning_tells_and_a_dry_run_does_not_and_neither_undoes(watched):
+    kept = load_policies().policies[0].protected
+    for mode, told in (("dry_run", []), ("warn", ["promoted without approval"])):
+        watched.under(on_bypass="restore", protected=kept.model_copy(update={"modes": {"champion": mode}}))
+        watched.add("3")
+        watched.promote("3")
+        for _ in range(2):
+            assert watched.look() == {("my-llm", "champion"): "3"}
+        assert watched.events() == told
+    assert watched.drifted() == 1
+
+
 def test_an_unprotected_alias_is_free(watched):
     watched.add("3")
     watched.promote("3", "challenger")

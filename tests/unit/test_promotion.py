@@ -3,9 +3,20 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gate.adapters.policy_files import load_policies
-from gate.domain.promotion import folded, is_reserved, protects_alias, protects_model, protects_stage, same_name
+from gate.domain.layers import loosened
+from gate.domain.policy import Protected
+from gate.domain.promotion import (
+    folded,
+    is_reserved,
+    mode_of,
+    protects_alias,
+    protects_model,
+    protects_stage,
+    same_name,
+)
 
 DEFAULT = load_policies().policies[0]
 
@@ -43,6 +54,29 @@ def test_stages_and_models_are_compared_in_the_same_way() -> None:
     assert not protects_stage(policy, "Staging")
     assert protects_model(policy, "Prod.LLM")
     assert not protects_model(policy, "prodxllm")
+
+
+def test_a_mode_holds_for_its_name_in_any_spelling_and_the_strictest_of_several_counts() -> None:
+    names = {"aliases": ("champion", "chämpion", "beta"), "modes": {"champion": "dry_run", "beta": "warn"}}
+    policy = DEFAULT.model_copy(update={"protected": Protected.model_validate(names)})
+
+    assert mode_of(policy, "alias", "BETA") == "warn"
+    assert mode_of(policy, "alias", "Champion") == "enforce"
+    assert mode_of(policy, "alias", "gamma") is None
+    assert mode_of(policy.model_copy(update={"enforcement": "dry_run"}), "alias", "beta") == "dry_run"
+
+
+def test_a_mode_of_a_name_that_is_not_protected_is_refused() -> None:
+    with pytest.raises(ValidationError, match="expected names that are protected beside it"):
+        Protected.model_validate({"aliases": ["champion"], "modes": {"champoin": "warn"}})
+
+
+def test_a_policy_that_softens_a_name_of_the_one_above_loosens_it() -> None:
+    softer = DEFAULT.protected.model_copy(update={"modes": {DEFAULT.protected.aliases[0]: "warn"}})
+    lower = DEFAULT.model_copy(update={"protected": softer})
+
+    assert any("protected.modes" in each for each in loosened(DEFAULT, lower))
+    assert not any("protected.modes" in each for each in loosened(lower, lower))
 
 
 def test_the_gates_results_are_reserved_and_the_owners_tags_are_not() -> None:
