@@ -69,10 +69,24 @@ def on_folder(room: Path, policy: Path, suite: str, *words: str) -> tuple[Result
     return ran, json.loads(file.read_text())["results"]
 
 
-def test_the_shipped_policy_makes_of_every_control_what_it_has_to(room: Path, suite: str, tmp_path: Path) -> None:
-    ran, found = on_folder(room, small_check_policy(tmp_path / "p.yaml"), suite)
+def test_the_how_to_prints_what_it_shows_and_the_shipped_policy_makes_of_each_control_what_it_has_to(
+    room: Path, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(STAGED, "models/base")
+    shutil.copytree(suite, "support-suite")
+    Path(".basin-cache").symlink_to(room)
+    Path("policies").mkdir()
+    small_check_policy(Path("policies/support.yaml"), name="support")
+    shown = r"^\$ basin-gate (selfcheck --base models.+)\n((?:(?!\$|```).*\n)+)"
+    line, printed = re.findall(shown, HOWTO.read_text(encoding="utf-8"), re.MULTILINE)[0]
+
+    ran = CliRunner().invoke(app, [*line.split(), "--json", "found.json"])
 
     assert ran.exit_code == 0, ran.output
+    for each in printed.splitlines():
+        assert each.partition("…")[0] in ran.stdout
+    found = json.loads(Path("found.json").read_text())["results"]
     assert {f["control"]: (f["check"], f["outcome"]) for f in found} == {
         "no_op": ("as_expected", "approved"),
         "dtype_cast": ("as_expected", "approved"),
@@ -80,8 +94,6 @@ def test_the_shipped_policy_makes_of_every_control_what_it_has_to(room: Path, su
         "harmful": ("as_expected", "blocked"),
         "spoofed_base": ("as_expected", "blocked"),
     }
-    assert "base staged (sha256 " in ran.stdout
-    assert "policy default: 5 of 5 as expected" in ran.stdout
     # The refusals alone are gone: nothing but the safety items can tell.
     harmful = next(f["verdict"] for f in found if f["control"] == "harmful")
     assert {f["capability"] for f in harmful["findings"] if f["result"] == "fail"} == {"safety"}
@@ -132,28 +144,6 @@ def test_a_suite_that_asks_for_no_refusal_says_that_it_cannot_have_the_harmful_c
     assert ran.exit_code == 0, ran.output
     assert [f["check"] for f in found] == ["not_applicable", "as_expected"]
     assert "not applicable: expected items in suite s whose right answer is a refusal, found none" in ran.stdout
-
-
-def test_the_how_to_on_checking_the_gate_prints_what_it_shows(
-    room: Path, suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(STAGED, "models/base")
-    shutil.copytree(suite, "support-suite")
-    shutil.copytree(room, ".basin-cache")
-    Path("policies").mkdir()
-    small_check_policy(Path("policies/support.yaml"), name="support")
-    text = HOWTO.read_text(encoding="utf-8")
-    (line, printed) = re.findall(
-        r"^\$ basin-gate (selfcheck --base models.+)\n((?:(?!\$|```).*\n)+)", text, re.MULTILINE
-    )[0]
-
-    ran = CliRunner().invoke(app, line.split())
-
-    assert ran.exit_code == 0, ran.output
-    for shown in printed.splitlines():
-        assert shown.partition("…")[0] in ran.stdout
-    assert len(printed.splitlines()) == 1 + len(Control)
 
 
 def test_the_how_to_names_every_control_and_word_and_asks_only_for_what_the_product_tells() -> None:
