@@ -59,6 +59,26 @@ class Settings(BaseSettings):
         default=None,
         description="YAML file of the tokens that the API takes (`basin-gate token new` prints its lines), read again when it changes; without it the API serves this machine alone.",
     )
+    oidc_issuer: str = Field(
+        default="",
+        description="OpenID Connect issuer whose bearer tokens the API takes, exactly as it calls itself (`https://…`); empty means none.",
+    )
+    oidc_audience: str = Field(
+        default="", description="Audience that such a token must be made for; needed with an issuer."
+    )
+    oidc_roles_claim: str = Field(
+        default="roles", description="Claim that names the caller's roles; dots lead into it, as `realm_access.roles`."
+    )
+    oidc_roles: str = Field(
+        default="",
+        description="Which of the claim's words is which role: `ml-leads=reviewer,everybody=reader`; empty takes the roles' own words.",
+    )
+    oidc_name_claim: str = Field(
+        default="sub", description="Claim that names the caller in records; one that nobody can choose for themselves."
+    )
+    oidc_leeway_s: float = Field(
+        default=30.0, ge=0, le=300, description="By how many seconds the issuer's clock may differ from the gate's."
+    )
     api_open: bool = Field(
         default=False,
         description="Whether the API asks nobody for a token although others can reach it: only where a proxy before it authenticates.",

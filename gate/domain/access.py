@@ -25,8 +25,9 @@ class Role(IntEnum):
 
     READER = 1
     SUBMITTER = 2
-    REVIEWER = 3
-    ADMINISTRATOR = 4
+    POLICY_AUTHOR = 3
+    REVIEWER = 4
+    ADMINISTRATOR = 5
 
     @property
     def word(self) -> str:
