@@ -79,3 +79,30 @@ def test_a_cluster_is_sized(run: Run) -> None:
     assert "70B: inspect 100 s, measure 200 s, load the base 50 s" in told
     assert "| 7B only | 1.0 h | 1 | 1 |" in told
     assert "20 at once on 2 GPU workers, teams take turns" in told
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "told"),
+    [
+        ("guard.py", ["--calls", "10"], "added: median"),
+        ("reconcile.py", ["--versions", "40", "--models", "4"], "slowest detection: "),
+    ],
+)
+def test_a_benchmark_of_the_guard_and_the_reconciler_refuses_and_sees_what_it_must(
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    arguments: list[str],
+    told: str,
+) -> None:
+    # The guard's benchmark sets it for itself; it must not outlive this test.
+    monkeypatch.setenv("GATE_TRUSTED_KEYS_FILE", "none yet")
+    with pytest.raises(SystemExit) as ended:
+        run(script, *arguments)
+
+    # Its status tells of this machine's speed; one that lets a promotion pass, or misses one, ends in other words.
+    assert ended.value.code in (0, 1)
+    said = capsys.readouterr().out
+    assert told in said
+    assert "not seen" not in said
