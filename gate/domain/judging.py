@@ -1,14 +1,18 @@
 """The one function where evidence meets policy: total, pure, deterministic, and never short-circuiting."""
 
 from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
 
 from gate.domain.evidence import Estimate, Evidence
 from gate.domain.policy import Policy, Rule
 from gate.domain.sentences import measured, uncalibrated, unmeasured
 from gate.domain.verdict import DefectFinding, Enforcement, Finding, Outcome, Result, Verdict
+from gate.domain.waiver import Waiver
+from gate.domain.waiving import covering
 
 SECONDS_A_DAY = 86_400
 DECIDING = (Enforcement.BLOCK, Enforcement.REVIEW)
+CLEARED = (Result.PASS, Result.WAIVED)
 STRADDLES = {
     Result.PASS: "",
     Result.FAIL: "",
@@ -17,16 +21,25 @@ STRADDLES = {
 
 
 def judge(
-    policy: Policy, evidence: Evidence, *, subject: str, now: int, idle: Collection[str] = frozenset()
+    policy: Policy,
+    evidence: Evidence,
+    *,
+    subject: str,
+    now: int,
+    idle: Collection[str] = frozenset(),
+    waivers: Collection[Waiver] = (),
 ) -> Verdict:
     """The verdict of a policy on evidence, with every rule's finding.
 
     Blocked goes before error, error before needs_review, and only what is left is approved. Unknown is never
     good: a number that is missing, or whose interval does not clear its limit, keeps a deciding rule from passing.
     ``subject`` is what the verdict is bound to, ``now`` the Unix time it is given at. ``idle`` names the rules whose
-    ``when`` is known to be false for this candidate; every other rule applies.
+    ``when`` is known to be false for this candidate; every other rule applies. Of ``waivers`` those count that speak of
+    these bytes and this policy, were approved by enough people and have not expired; the verdict ends with the first.
     """
-    findings = tuple(_findings(policy, evidence, idle))
+    found = [(f, _covering(f, policy, evidence, waivers, now)) for f in _findings(policy, evidence, idle)]
+    findings = tuple(f if waiver is None else _waived(f, waiver) for f, waiver in found)
+    used = tuple({waiver.id: waiver for _, waiver in found if waiver is not None}.values())
     defects = tuple(DefectFinding(defect=d, enforcement=policy.on_defect(d.code)) for d in evidence.defects)
     errors = _errors(evidence, defects)
     unsettled = tuple(_unsettled(policy, findings, evidence))
@@ -45,8 +58,25 @@ def judge(
         evidence_key=evidence.key,
         evidence_digest=evidence.digest,
         judged_at=now,
-        expires_at=now + policy.validity_days * SECONDS_A_DAY,
+        expires_at=min([now + policy.validity_days * SECONDS_A_DAY, *(waiver.expires_at for waiver in used)]),
+        waivers=used,
     )
+
+
+def _covering(
+    finding: Finding, policy: Policy, evidence: Evidence, waivers: Collection[Waiver], now: int
+) -> Waiver | None:
+    return covering(finding, policy, waivers, evidence.candidate.digest, now) if evidence.candidate.files else None
+
+
+def _waived(finding: Finding, waiver: Waiver) -> Finding:
+    by = f"waived until {_day(waiver.expires_at)} by waiver {waiver.id[:12]} ({waiver.ticket})"
+    changes = {"result": Result.WAIVED, "waiver": waiver.id, "sentence": f"{finding.sentence}; {by}"}
+    return finding.model_copy(update=changes)
+
+
+def _day(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
 
 
 def decided(policy: Policy, evidence: Evidence) -> bool:
@@ -172,7 +202,7 @@ def _errors(evidence: Evidence, defects: Sequence[DefectFinding]) -> tuple[str, 
 def _outcome(
     findings: Sequence[Finding], defects: Sequence[DefectFinding], errors: Sequence[str], unsettled: Sequence[str]
 ) -> Outcome:
-    open_ones = [f.enforcement for f in findings if f.result is not Result.PASS]
+    open_ones = [f.enforcement for f in findings if f.result not in CLEARED]
     if _blocking(findings, defects):
         return Outcome.BLOCKED
     if errors:
@@ -246,6 +276,8 @@ def _more(count: int) -> str:
 
 def _approval(findings: Sequence[Finding]) -> str:
     deciding = [f for f in findings if f.enforcement in DECIDING]
+    if waived := [f for f in deciding if f.result is Result.WAIVED]:
+        return f"Approved by waiver: {waived[0].sentence}{_more(len(waived))}; the other deciding checks pass"
     warned = sum(f.result is not Result.PASS for f in findings)
     closest = min(deciding, key=_slack)
     warnings = f"; {warned} that only warn{'s' if warned == 1 else ''} did not pass" if warned else ""

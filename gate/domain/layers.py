@@ -54,7 +54,7 @@ def merged(parent: Policy, document: Mapping[str, Any]) -> Mapping[str, Any]:
     }
     if isinstance(document.get("protected", {}), dict):
         both["protected"] = _united(above["protected"], document.get("protected", {}))
-    for key in ("defects", "on_approved", "on_blocked", "plan", "budget"):
+    for key in ("defects", "on_approved", "on_blocked", "plan", "budget", "waivers"):
         if key in document and isinstance(document[key], dict) and isinstance(above.get(key), dict):
             both[key] = {**above[key], **document[key]}
     return {**above, **document, **both}
@@ -147,6 +147,9 @@ def _loosened(upper: Policy, lower: Policy) -> Iterator[str]:
     if upper.budget and (lower.budget is None or lower.budget.gpu_seconds > upper.budget.gpu_seconds):
         spent = "none" if lower.budget is None else f"{lower.budget.gpu_seconds:g}"
         yield f"budget.gpu_seconds: expected at most {upper.budget.gpu_seconds:g}, found {spent}"
+    if lower.waivers and (upper.waivers is None or lower.waivers.max_days > upper.waivers.max_days):
+        allowed = "none" if upper.waivers is None else f"at most {upper.waivers.max_days}"
+        yield f"waivers.max_days: expected {allowed}, found {lower.waivers.max_days}"
     if lower.plan.alpha > upper.plan.alpha:
         yield f"plan.alpha: expected at most {upper.plan.alpha:g}, found {lower.plan.alpha:g}"
     if lower.plan.model_copy(update={"alpha": upper.plan.alpha}) != upper.plan:

@@ -9,6 +9,7 @@ from gate.domain.policy import Policy
 from gate.domain.verdict import Enforcement, Outcome, Result, Verdict
 
 DECIDING = frozenset({Enforcement.BLOCK, Enforcement.REVIEW})
+CLEARED = frozenset({Result.PASS, Result.WAIVED})
 
 
 class Decision(StrEnum):
@@ -56,7 +57,7 @@ def against(verdict: Verdict) -> Iterator[str]:
     yield from verdict.errors
     yield from (each.defect.message for each in verdict.defects if each.enforcement in DECIDING)
     for finding in verdict.findings:
-        if finding.enforcement in DECIDING and finding.result is not Result.PASS:
+        if finding.enforcement in DECIDING and finding.result not in CLEARED:
             yield finding.sentence
 
 

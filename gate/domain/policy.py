@@ -181,6 +181,12 @@ class Budget(Frozen):
     gpu_seconds: float = Field(gt=0)
 
 
+class WaiverTerms(Frozen):
+    """That this policy grants waivers, and for how long at most."""
+
+    max_days: int = Field(ge=1, le=365)
+
+
 class Policy(Frozen):
     """One policy document. ``match`` is a CEL expression over ``version`` (name, tags and so on); ``true`` means each.
 
@@ -202,6 +208,7 @@ class Policy(Frozen):
     validity_days: int = Field(default=90, ge=1, le=3650)
     plan: Plan = Plan()
     budget: Budget | None = Field(default=None, exclude_if=lambda found: found is None)
+    waivers: WaiverTerms | None = Field(default=None, exclude_if=lambda found: found is None)
     layer: Layer | None = Field(default=None, exclude_if=lambda found: found is None)
     parent: str | None = Field(default=None, exclude_if=lambda found: found is None)
     origins: SkipJsonSchema[Mapping[str, str]] = Field(default={}, exclude_if=lambda found: not found)

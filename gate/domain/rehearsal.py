@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gate.domain.checkpoint import Frozen, ModelVersion
 from gate.domain.evidence import Evidence
 from gate.domain.judging import judge
-from gate.domain.permission import DECIDING
+from gate.domain.permission import CLEARED, DECIDING
 from gate.domain.policy import Policy
 from gate.domain.verdict import Finding, Outcome, Result, Verdict
 
@@ -88,7 +88,7 @@ def replay(history: Iterable[tuple[Policy | None, Judged]], idle: Idle | None = 
 
 def holding_back(verdict: Verdict) -> Iterator[str]:
     """The names of the rules, and the codes of the defects, that keep a verdict from an approval; each once."""
-    open_rules = (f.rule for f in verdict.findings if f.enforcement in DECIDING and f.result is not Result.PASS)
+    open_rules = (f.rule for f in verdict.findings if f.enforcement in DECIDING and f.result not in CLEARED)
     defects = (str(d.defect.code) for d in verdict.defects if d.enforcement in DECIDING)
     yield from dict.fromkeys([*open_rules, *defects, *(["error"] if verdict.errors else [])])
 

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from gate.domain.checkpoint import Frozen, Sha256
 from gate.domain.evidence import Defect, Estimate, Name, digest_json
+from gate.domain.waiver import Waiver
 
 REVIEW_CHARACTERS = 600
 
@@ -29,18 +30,23 @@ class Enforcement(StrEnum):
 
 
 class Result(StrEnum):
-    """A rule against a number: the whole interval clears the limit, is past it, straddles it, or is absent."""
+    """A rule against a number: the whole interval clears the limit, is past it, straddles it, or is absent.
+
+    ``waived``: it does not clear the limit, and a waiver in force lets it.
+    """
 
     PASS = "pass"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     MISSING = "missing"
+    WAIVED = "waived"
 
 
 class Finding(Frozen):
     """One rule's result on one measurement, with the numbers it was reached from.
 
     ``failed_open``: nothing was measured, and the rule lets such a version through; its enforcement is then ``warn``.
+    ``waiver`` is the id of the waiver that a waived finding rests on.
     """
 
     rule: str
@@ -53,6 +59,7 @@ class Finding(Frozen):
     enforcement: Enforcement
     sentence: str
     failed_open: bool = Field(default=False, exclude_if=lambda found: not found)
+    waiver: Sha256 | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class DefectFinding(Frozen):
@@ -83,7 +90,8 @@ class Verdict(Frozen):
     """The decision on one registered version (or folder), bound to bytes, policy and time.
 
     ``subject`` is the version's identity URI (or ``folder:`` and the candidate digest); times are Unix seconds.
-    ``review`` is the person's decision that the outcome rests on, where there was one.
+    ``review`` is the person's decision that the outcome rests on, where there was one; ``waivers`` are those that findings
+    rest on: it expires with the first of them.
     """
 
     subject: str
@@ -101,6 +109,7 @@ class Verdict(Frozen):
     judged_at: int
     expires_at: int
     review: Review | None = Field(default=None, exclude_if=lambda found: found is None)
+    waivers: tuple[Waiver, ...] = Field(default=(), exclude_if=lambda found: not found)
 
     @property
     def worst_change(self) -> float | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gate.domain.verdict import Finding, Result, Verdict
 
-_BAD = (Result.FAIL, Result.INCONCLUSIVE, Result.MISSING, Result.PASS)
+_BAD = (Result.FAIL, Result.INCONCLUSIVE, Result.MISSING, Result.WAIVED, Result.PASS)
 
 
 @dataclass(frozen=True, slots=True)

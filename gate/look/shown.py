@@ -17,7 +17,13 @@ from gate.pages.rules import CONSEQUENCES, WORDS, is_idle, limit_of
 from gate.pages.wording import MARKS, NEXT, TITLES
 
 COLOURS = {"approved": "green", "blocked": "red", "needs_review": "yellow", "error": "magenta"}
-RESULT_COLOURS = {Result.PASS: "green", Result.FAIL: "red", Result.INCONCLUSIVE: "yellow", Result.MISSING: "yellow"}
+RESULT_COLOURS = {
+    Result.PASS: "green",
+    Result.FAIL: "red",
+    Result.INCONCLUSIVE: "yellow",
+    Result.MISSING: "yellow",
+    Result.WAIVED: "magenta",
+}
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> Table:

@@ -20,6 +20,7 @@ RESULTS = {
     Result.FAIL: "**fail**",
     Result.INCONCLUSIVE: "inconclusive",
     Result.MISSING: "not measured",
+    Result.WAIVED: "waived",
 }
 
 

@@ -11,6 +11,7 @@ WORDS = {
     Result.FAIL: "fail",
     Result.INCONCLUSIVE: "inconclusive",
     Result.MISSING: "not measured",
+    Result.WAIVED: "waived",
 }
 CONSEQUENCES = {
     Enforcement.BLOCK: "blocks",
@@ -18,7 +19,7 @@ CONSEQUENCES = {
     Enforcement.WARN: "only warns",
     Enforcement.DRY_RUN: "dry run",
 }
-_ORDER = (Result.FAIL, Result.INCONCLUSIVE, Result.MISSING, Result.PASS)
+_ORDER = (Result.FAIL, Result.INCONCLUSIVE, Result.MISSING, Result.WAIVED, Result.PASS)
 
 
 def limit_of(finding: Finding) -> str:

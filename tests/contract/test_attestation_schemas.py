@@ -11,6 +11,7 @@ from builders import a_verdict, an_evidence
 
 from gate.domain.attestation import measurement_schema, measurement_statement, summary_schema
 from gate.domain.revocation import revocations_schema
+from gate.domain.waiver import waiver_schema
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "docs" / "reference" / "attestations"
@@ -19,6 +20,7 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "summary": summary_schema,
     "measurement": measurement_schema,
     "revocations": revocations_schema,
+    "waiver": waiver_schema,
 }
 
 
