@@ -21,6 +21,8 @@ from gate.export import export
 from gate.look.audit import audit_app
 from gate.look.command import diff, ls, show, watch
 from gate.look.printing import AsJson, told
+from gate.look.reviewing import review_app
+from gate.look.waiving import waiver_app
 from gate.rehearse import command as rehearse
 from gate.settings import settings
 
@@ -48,6 +50,8 @@ policy_app.command("test")(rehearse.run_tests)
 for rehearsal in (rehearse.explain, rehearse.replay, rehearse.diff, rehearse.suggest):
     policy_app.command(rehearsal.__name__)(rehearsal)
 app.add_typer(audit_app, name="audit")
+app.add_typer(review_app, name="review")
+app.add_typer(waiver_app, name="waiver")
 
 out = Console()
 err = Console(stderr=True)
@@ -212,7 +216,7 @@ def generate(
 @token_app.command("new")
 def new_token(
     name: Annotated[str, typer.Argument(help="Whose it is: letters, digits, dots, dashes.")],
-    role: Annotated[str, typer.Option(help="reader, submitter, reviewer or administrator.")],
+    role: Annotated[str, typer.Option(help="reader, submitter, policy_author, reviewer or administrator.")],
     as_json: AsJson = False,
 ) -> None:
     """Make a token: prints it, once, and then the line for GATE_TOKENS_FILE, which keeps its sha256 alone."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,8 @@ from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.scheduling import Sharing
 from gate.domain.selfcheck import ControlResult
-from gate.domain.verdict import Verdict
+from gate.domain.verdict import Review, Verdict
+from gate.domain.waiver import Approval, Waiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class Statistics:
 
     Times are in seconds. ``runs`` goes by kind and outcome, ``waits`` and ``compute_s`` by queue, ``run_seconds`` by
     kind, ``outcomes`` and ``would_be`` (verdicts under a policy in dry run) by outcome, ``facts`` by their kind,
-    ``controls`` (planted candidates) by control and what they showed.
+    ``controls`` (planted candidates) by control and what they showed, ``waivers`` by their state; ``waiver_expiry`` is when
+    the first of those granted ends.
     ``traces`` are of some verdicts of late.
     """
 
@@ -111,6 +114,29 @@ class Statistics:
     figures: Mapping[str, float]
     traces: Sequence[TracedVerdict] = ()
     controls: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    waivers: Mapping[str, int] = field(default_factory=dict)
+    waiver_expiry: float | None = None
+
+
+class WaiverState(StrEnum):
+    """What became of a waiver; only one that is granted, and has not expired, counts."""
+
+    REQUESTED = "requested"
+    GRANTED = "granted"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptWaiver:
+    """A waiver as the ledger keeps it: whether its rule was critical when it was asked for, its signed document once a
+    worker has signed it, and why it was ended before its time."""
+
+    waiver: Waiver
+    state: WaiverState
+    critical: bool
+    envelope: Mapping[str, Any] | None = None
+    ended_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +306,12 @@ class Ledger(Protocol):
     def outbox(self, now: float, limit: int = 100) -> Sequence[OutboxItem]:
         """What is due to be done outside: ``doorbell`` with queue, kind and key; ``project`` with evaluation."""
 
+    def notify(self, subject: str, payload: Mapping[str, Any], now: float) -> None:
+        """Asks for a message to be sent to a channel; for one subject once, however often it is asked for."""
+
+    def notices(self, now: float, limit: int = 20) -> Sequence[OutboxItem]:
+        """What is due to be sent: ``notify`` with channel, title and body. They are not in ``outbox``."""
+
     def outbox_done(self, seq: int, now: float) -> None:
         """Marks an item as done; for ``project`` also the evaluation as projected."""
 
@@ -329,13 +361,53 @@ class Ledger(Protocol):
         dry_run: bool = False,
         basin_position: float | None = None,
     ) -> None:
-        """Keeps an evaluation's verdict for ever (the first one stands) and asks for it to be projected.
+        """Keeps an evaluation's verdict for ever (the first one stands) and asks for it to be projected. ``Unavailable``
+        where a waiver that it rests on has ended.
 
         For statistics: whether its policy holds nothing back, and the candidate's largest position in its base's basin.
         """
 
     def verdict(self, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
         """An evaluation's verdict and what it was signed into; blocked where it was revoked since."""
+
+    def ask_review(self, key: str, review: Review, now: float) -> None:
+        """Keeps a person's decision on an evaluation's verdict and has it signed by its ``review`` job.
+
+        The first one stands: another raises ``InvalidInput``. Raises ``NotFound`` where there is no verdict.
+        """
+
+    def review(self, key: str) -> Review | None:
+        """The decision on an evaluation's verdict, signed or about to be."""
+
+    def save_review(self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float) -> None:
+        """Puts the reviewed verdict in the place of the judged one (kept beside it) and asks for it to be projected."""
+
+    def ask_waiver(self, waiver: Waiver, critical: bool, now: float) -> KeptWaiver:
+        """Keeps a waiver that was asked for; asking twice is asking once."""
+
+    def approve_waiver(self, id_: str, approval: Approval, now: float) -> KeptWaiver:
+        """Adds one person's approval. With enough of them it is granted, and every verdict on those bytes under that policy
+        is judged again by a ``rejudge`` job. Raises ``NotFound``, ``InvalidInput``."""
+
+    def revoke_waiver(self, id_: str, actor: str, reason: str, now: float) -> KeptWaiver:
+        """Ends a waiver, or turns a request down; what rested on it is judged again."""
+
+    def sign_waiver(self, claim: Claim, id_: str, envelope: Mapping[str, Any]) -> None:
+        """Keeps the signed document of a granted waiver."""
+
+    def waiver(self, id_: str) -> KeptWaiver:
+        """A waiver. Raises ``NotFound``."""
+
+    def waivers(self, candidate_digest: str | None = None, limit: int = 100) -> Sequence[KeptWaiver]:
+        """Waivers (for these bytes), those in force or asked for first, the first to end before the others."""
+
+    def replace_verdict(
+        self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float
+    ) -> None:
+        """Puts a verdict judged again from the same evidence in the place of the one before, which is kept."""
+
+    def first_judged_at(self, key: str) -> int | None:
+        """When an evaluation's evidence was first judged, in Unix seconds: judging again gives no longer life."""
 
     def revoke(self, given: Sequence[SignedRevocation], actor: str, now: float) -> int:
         """Takes approvals back for ever and has what that concerns written to the registry; how many are new."""

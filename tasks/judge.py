@@ -10,12 +10,14 @@ from gate.domain.checkpoint import Checkpoint, Layout, Lineage
 from gate.domain.evidence import Evidence, Name, canonical_json
 from gate.domain.jobs import inspect_key, measure_key
 from gate.domain.judging import judge
+from gate.domain.policy import Policy
 from gate.domain.revocation import overruled
 from gate.domain.verdict import Verdict
 from gate.ports import EvaluationRow, Ledger, Signer
 from tasks.asked import asked, policy_of
 from tasks.places import Places
 from tasks.running import JobContext, JobDone
+from tasks.waivers import granted
 
 
 def run(job: JobContext) -> JobDone:
@@ -24,11 +26,7 @@ def run(job: JobContext) -> JobDone:
     row = asked(job.ledger, key)
     policy = policy_of(job.settings, row)
     evidence = gathered(job.ledger, row)
-    version = row.request.version
-    idle = idle_rules(policy, evidence, version)
-    verdict = judge(policy, evidence, subject=version.identity, now=int(job.now()), idle=idle)
-    revoked = job.ledger.revocation(verdict.subject, verdict.candidate_digest)
-    verdict = overruled(verdict, revoked[0] if revoked else None)
+    verdict = judged(job, row, evidence, policy)
     envelopes = signed(build_signer(job.settings), evidence, verdict)
     job.ledger.save_verdict(
         job.claim,
@@ -41,6 +39,16 @@ def run(job: JobContext) -> JobDone:
     )
     Places(job.settings).forget_candidate(key)
     return JobDone({"outcome": verdict.outcome})
+
+
+def judged(job: JobContext, row: EvaluationRow, evidence: Evidence, policy: Policy) -> Verdict:
+    """The verdict now, with the waivers that are granted for these bytes, blocked where it was revoked."""
+    version, now = row.request.version, int(job.now())
+    idle = idle_rules(policy, evidence, version)
+    waivers = granted(job, evidence.candidate.digest) if evidence.candidate.files else ()
+    verdict = judge(policy, evidence, subject=version.identity, now=now, idle=idle, waivers=waivers)
+    revoked = job.ledger.revocation(verdict.subject, verdict.candidate_digest)
+    return overruled(verdict, revoked[0] if revoked else None)
 
 
 def farthest(evidence: Evidence) -> float | None:

@@ -22,7 +22,7 @@ from gate.domain.errors import GateError
 from gate.domain.jobs import KINDS, QUEUES
 from gate.domain.selfcheck import Check, Control
 from gate.domain.verdict import Outcome
-from gate.ports import Backlog, Statistics, Tally, TracedVerdict
+from gate.ports import Backlog, Statistics, Tally, TracedVerdict, WaiverState
 
 Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
@@ -77,6 +77,7 @@ class LedgerCollector(Collector):
         yield from _verdicts(statistics)
         yield from _enforcement(statistics)
         yield _controls(statistics)
+        yield from _waivers(statistics)
 
 
 def empty_ledger() -> LedgerCollector:
@@ -183,6 +184,18 @@ def _controls(seen: Statistics) -> Family:
     for pair in sorted({(str(control), check) for control in Control for check in checks} | set(seen.controls)):
         family.add_metric(pair, seen.controls.get(pair, 0))
     return family
+
+
+def _waivers(seen: Statistics) -> Iterator[Family]:
+    states = [str(state) for state in WaiverState]
+    yield _gauge("gate_waivers", f"Waivers by state: {', '.join(states)}.", "state", states, seen.waivers)
+    ends = GaugeMetricFamily(
+        "gate_waiver_expiry_timestamp_seconds",
+        "When the first of the granted waivers ends; absent where there is none.",
+    )
+    if seen.waiver_expiry is not None:
+        ends.add_metric([], seen.waiver_expiry)
+    yield ends
 
 
 def _gauge(name: str, meaning: str, label: str, known: Sequence[str], values: Mapping[str, float]) -> Family:

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_controls, ledger_tallies, tracing
+from gate.adapters import ledger_controls, ledger_tallies, ledger_waivers, tracing
 from gate.adapters.database import put
 from gate.adapters.ledger_tables import audit, evaluation, figure
 from gate.ports import Statistics, Tally, TracedVerdict
@@ -70,6 +70,7 @@ def statistics(c: sa.Connection, facts: Facts, now: float) -> Statistics:
     found, newest = ledger_tallies.sums(c)
     runs = ledger_tallies.counts(found, ledger_tallies.RUNS)
     to_verdict = ledger_tallies.spreads(found, ledger_tallies.TO_VERDICT, ledger_tallies.TO_VERDICT_S)
+    waivers, waiver_expiry = ledger_waivers.counts(c)
     positions = ledger_tallies.spreads(found, ledger_tallies.POSITION, ledger_tallies.POSITIONS)
     return Statistics(
         runs={_pair(label): count for label, count in runs.items()},
@@ -84,6 +85,8 @@ def statistics(c: sa.Connection, facts: Facts, now: float) -> Statistics:
         facts=facts.counts(c),
         figures=_figures(c),
         controls=ledger_controls.counts(c),
+        waivers=waivers,
+        waiver_expiry=waiver_expiry,
         traces=tuple(_traces(newest)),
     )
 

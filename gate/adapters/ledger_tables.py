@@ -224,6 +224,47 @@ revocation = sa.Table(
     sa.Index("revocation_by_candidate", "candidate_digest"),
 )
 
+# A person's decision, and once it is signed the verdict that stands in the place of the judged one, which never changes.
+review = sa.Table(
+    "review",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("asked_at", sa.Double, nullable=False),
+    sa.Column("verdict", sa.Text),
+    sa.Column("schema", sa.Integer),
+    sa.Column("envelope", sa.Text),
+    sa.Column("signed_at", sa.Double),
+)
+
+waiver = sa.Table(
+    "waiver",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("candidate_digest", sa.Text, nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("critical", sa.Boolean, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.Integer, nullable=False),
+    sa.Column("changed_at", sa.Double, nullable=False),
+    sa.Column("envelope", sa.Text),
+    sa.Column("ended_because", sa.Text),
+    sa.Index("waiver_by_candidate", "candidate_digest"),
+    sa.Index("waiver_by_state", "state", "expires_at"),
+)
+
+# Verdicts as they were before the same evidence was judged again.
+replaced_verdict = sa.Table(
+    "replaced_verdict",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("envelope", sa.Text, nullable=False),
+    sa.Column("replaced_at", sa.Double, nullable=False),
+)
+
 audit = sa.Table(
     "audit",
     metadata,

@@ -42,6 +42,7 @@ class DsseSigner:
     def __init__(self, key_file: Path) -> None:
         private = _private_key(key_file)
         self._signer = CryptoSigner(private)
+        self.public_key = private.public_key()
         self.public_pem = _public_pem(private.public_key())
 
     @property

@@ -14,11 +14,13 @@ from gate.adapters import (
     ledger_jobs,
     ledger_outbox,
     ledger_records,
+    ledger_reviews,
     ledger_revocations,
     ledger_schedule,
     ledger_statistics,
     ledger_superseding,
     ledger_tallies,
+    ledger_waivers,
 )
 from gate.adapters.database import Database, insert_new
 from gate.adapters.ledger_tables import DONE, FAILED, evaluation, lease
@@ -32,7 +34,8 @@ from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.scheduling import Sharing
 from gate.domain.selfcheck import ControlResult
-from gate.domain.verdict import Verdict
+from gate.domain.verdict import Review, Verdict
+from gate.domain.waiver import Approval, Waiver
 from gate.ports import (
     AuditEntry,
     Backlog,
@@ -40,6 +43,7 @@ from gate.ports import (
     EvaluationRow,
     JobRequest,
     Kept,
+    KeptWaiver,
     OutboxItem,
     SignedRevocation,
     Statistics,
@@ -123,6 +127,7 @@ class SqlLedger:
         def work(c: sa.Connection) -> int:
             ledger_outbox.forget(c, now)
             ledger_tallies.count(c)
+            ledger_waivers.expire(c, now)
             projected = ledger_evaluations.project_again(c, now)
             return projected + ledger_jobs.sweep(c, now, ring_after_s, max_attempts)
 
@@ -156,6 +161,12 @@ class SqlLedger:
 
     def outbox(self, now: float, limit: int = 100) -> Sequence[OutboxItem]:
         return self._database.read(lambda c: ledger_outbox.due(c, now, limit))
+
+    def notify(self, subject: str, payload: Mapping[str, Any], now: float) -> None:
+        self._database.write(lambda c: ledger_outbox.notify(c, subject, payload, now))
+
+    def notices(self, now: float, limit: int = 20) -> Sequence[OutboxItem]:
+        return self._database.read(lambda c: ledger_outbox.notices(c, now, limit))
 
     def outbox_done(self, seq: int, now: float) -> None:
         self._database.write(lambda c: ledger_outbox.done(c, seq, now))
@@ -219,12 +230,60 @@ class SqlLedger:
     ) -> None:
         def work(c: sa.Connection) -> None:
             ledger_jobs.hold(c, claim)
+            ledger_waivers.refuse_ended(c, verdict, now)
             ledger_records.save_verdict(c, key, verdict, envelope, now, dry_run, basin_position)
 
         self._database.write(work)
 
     def verdict(self, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
         return self._database.read(lambda c: ledger_records.verdict_of(c, key))
+
+    def ask_review(self, key: str, review: Review, now: float) -> None:
+        self._database.write(lambda c: ledger_reviews.ask(c, key, review, now))
+
+    def review(self, key: str) -> Review | None:
+        return self._database.read(lambda c: ledger_reviews.asked(c, key))
+
+    def save_review(self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float) -> None:
+        def work(c: sa.Connection) -> None:
+            ledger_jobs.hold(c, claim)
+            ledger_reviews.save(c, key, verdict, envelope, now)
+
+        self._database.write(work)
+
+    def ask_waiver(self, waiver: Waiver, critical: bool, now: float) -> KeptWaiver:
+        return self._database.write(lambda c: ledger_waivers.ask(c, waiver, critical, now))
+
+    def approve_waiver(self, id_: str, approval: Approval, now: float) -> KeptWaiver:
+        return self._database.write(lambda c: ledger_waivers.approve(c, id_, approval, now))
+
+    def revoke_waiver(self, id_: str, actor: str, reason: str, now: float) -> KeptWaiver:
+        return self._database.write(lambda c: ledger_waivers.revoke(c, id_, actor, reason, now))
+
+    def sign_waiver(self, claim: Claim, id_: str, envelope: Mapping[str, Any]) -> None:
+        def work(c: sa.Connection) -> None:
+            ledger_jobs.hold(c, claim)
+            ledger_waivers.sign(c, id_, envelope)
+
+        self._database.write(work)
+
+    def waiver(self, id_: str) -> KeptWaiver:
+        return self._database.read(lambda c: ledger_waivers.one(c, id_))
+
+    def waivers(self, candidate_digest: str | None = None, limit: int = 100) -> Sequence[KeptWaiver]:
+        return self._database.read(lambda c: ledger_waivers.listing(c, candidate_digest, limit))
+
+    def replace_verdict(
+        self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float
+    ) -> None:
+        def work(c: sa.Connection) -> None:
+            ledger_jobs.hold(c, claim)
+            ledger_waivers.replace_verdict(c, key, verdict, envelope, now)
+
+        self._database.write(work)
+
+    def first_judged_at(self, key: str) -> int | None:
+        return self._database.read(lambda c: ledger_waivers.first_judged_at(c, key))
 
     def revoke(self, given: Sequence[SignedRevocation], actor: str, now: float) -> int:
         return self._database.write(lambda c: ledger_revocations.revoke(c, given, actor, now))

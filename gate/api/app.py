@@ -19,8 +19,10 @@ from gate.api import (
     probes,
     promotions,
     prompts,
+    reviews,
     sessions,
     verdicts,
+    waivers,
     webhooks,
 )
 from gate.api.access import Access, build_access
@@ -45,7 +47,19 @@ def create_app(door: Door, access: Access) -> FastAPI:
     ledger, now = door.ledger, door.clock
     door.metrics.registry.register(LedgerCollector(lambda: ledger.backlog(now()), lambda: ledger.statistics(now())))
     answer_problems(app)
-    for part in (webhooks, evaluations, verdicts, prompts, exports, promotions, admission, backlog, probes):
+    for part in (
+        webhooks,
+        evaluations,
+        verdicts,
+        prompts,
+        exports,
+        promotions,
+        reviews,
+        waivers,
+        admission,
+        backlog,
+        probes,
+    ):
         app.include_router(part.router)
     app.include_router(sessions.router)
     app.include_router(dashboard.router)

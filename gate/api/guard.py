@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gate.api.access import CALLER, Access
 from gate.api.dashboard.page import HEADERS, page
 from gate.api.problems import problem, status_of
-from gate.api.routes import PAGES, Known, at
+from gate.api.routes import FORMS, PAGES, Known, at
 from gate.domain.access import Caller
 from gate.domain.errors import Forbidden, GateError, Unauthenticated
 
@@ -57,7 +57,7 @@ def _admitted(request: Request, route: Known) -> Caller | None:
     if route.needs is None:
         return None
     access: Access = request.app.state.access
-    caller = access.caller(request)
+    caller = access.caller(request, form=(route.method, route.template) in FORMS)
     if caller.role < route.needs:
         raise Forbidden(
             f"expected a token with the role {route.needs.word} or more, found {caller.name or 'nobody'} with the "

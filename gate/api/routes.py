@@ -30,12 +30,16 @@ PAGES: Mapping[tuple[str, str], Role] = {
     ("GET", "/bases"): Role.READER,
     ("GET", "/bases/{digest}"): Role.READER,
     ("GET", "/queue"): Role.READER,
+    ("GET", "/reviews"): Role.READER,
     ("GET", "/docs"): Role.READER,
     ("GET", "/docs/oauth2-redirect"): Role.READER,
 }
 """What people look at in a browser: they are led to where one signs in."""
+FORMS: Mapping[tuple[str, str], Role] = {("POST", "/evaluations/{key}/review"): Role.REVIEWER}
+"""What a person signed in does by a form of these pages: the session counts there, if the page is the gate's own."""
 NEEDED: Mapping[tuple[str, str], Role] = {
     **PAGES,
+    **FORMS,
     ("GET", "/openapi.json"): Role.READER,
     ("GET", "/v1/evaluations"): Role.READER,
     ("GET", "/v1/evaluations/{key}"): Role.READER,
@@ -44,6 +48,13 @@ NEEDED: Mapping[tuple[str, str], Role] = {
     ("GET", "/v1/prompts/{name:path}/{version}"): Role.READER,
     ("GET", "/v1/exports/{format}/{name:path}/{version}"): Role.READER,
     ("GET", "/v1/backlog"): Role.READER,
+    ("GET", "/v1/reviews"): Role.READER,
+    ("POST", "/v1/reviews"): Role.REVIEWER,
+    ("GET", "/v1/waivers"): Role.READER,
+    ("GET", "/v1/waivers/{id}"): Role.READER,
+    ("POST", "/v1/waivers"): Role.SUBMITTER,
+    ("POST", "/v1/waivers/{id}/approvals"): Role.REVIEWER,
+    ("POST", "/v1/waivers/{id}/revocation"): Role.REVIEWER,
     ("POST", "/v1/promotions"): Role.SUBMITTER,
     ("POST", "/v1/promotions/decision"): Role.SUBMITTER,
     ("POST", "/v1/promotions/flagger"): Role.SUBMITTER,

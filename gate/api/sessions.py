@@ -2,19 +2,17 @@
 
 import re
 from typing import Annotated
-from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from gate.api.access import Access
 from gate.api.dashboard.page import HEADERS, PageRoute, page
-from gate.api.problems import Oversized
+from gate.api.forms import fields
 from gate.domain.access import SESSION_S
 from gate.domain.errors import Forbidden
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
-LONGEST = 8192
 # A path of this gate: no other host, by whatever a browser takes for one.
 _HERE = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
 
@@ -23,7 +21,7 @@ _HERE = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]*")
 def sign_in(request: Request, to: Annotated[str, Query(max_length=2000)] = "/") -> Response:
     """The form; who is signed in, or need not be, is led on."""
     access: Access = request.app.state.access
-    if access.tokens is None or access.session_of(request) is not None:
+    if access.is_open or access.session_of(request) is not None:
         return RedirectResponse(target(to), 303, HEADERS)
     return _form(to)
 
@@ -33,9 +31,9 @@ async def signed_in(request: Request) -> Response:
     """Takes the token and gives a session."""
     access: Access = request.app.state.access
     _from_here(request)
-    fields = parse_qs((await _body(request)).decode(errors="replace"))
-    to = fields.get("to", ["/"])[0]
-    entry = access.entry(fields.get("token", [""])[0].strip())
+    given = await fields(request)
+    to = given.get("to", "/")
+    entry = access.entry(given.get("token", "").strip())
     if entry is None:
         return _form(to, "That token is not known.")
     reply = RedirectResponse(target(to), 303, HEADERS)
@@ -78,12 +76,3 @@ def _from_here(request: Request) -> None:
     """Another site may not sign anybody in or out. Browsers say where a request comes from, others say nothing."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise Forbidden("expected this page's own form, found a request of another site")
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LONGEST:
-            raise Oversized(f"expected a form of at most {LONGEST} bytes, found more")
-    return bytes(body)

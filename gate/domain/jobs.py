@@ -9,7 +9,9 @@ MEASURE = "measure"
 JUDGE = "judge"
 REHASH = "rehash"
 SELFCHECK = "selfcheck"
-KINDS = (INSPECT, PROFILE, MEASURE, JUDGE, REHASH, SELFCHECK)
+REVIEW = "review"
+REJUDGE = "rejudge"
+KINDS = (INSPECT, PROFILE, MEASURE, JUDGE, REHASH, SELFCHECK, REVIEW, REJUDGE)
 
 CPU_QUEUE = "cpu"
 GPU_QUEUE = "gpu"
@@ -38,6 +40,16 @@ def measure_key(evidence_key: str) -> str:
 def judge_key(evaluation_key: str) -> str:
     """The job that judges one evaluation's evidence and signs the verdict."""
     return f"{JUDGE}:{evaluation_key}"
+
+
+def review_key(evaluation_key: str) -> str:
+    """The job that signs what a person decided about an evaluation's verdict."""
+    return f"{REVIEW}:{evaluation_key}"
+
+
+def rejudge_key(evaluation_key: str, waiver_id: str, cause: str) -> str:
+    """The job that judges an evaluation's evidence again because of what became of a waiver."""
+    return f"{REJUDGE}:{evaluation_key}:{waiver_id}:{cause}"
 
 
 def rehash_key(evaluation_key: str, occasion: str) -> str:

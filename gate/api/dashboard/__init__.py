@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from gate.api.dashboard import assets, bases, evaluation, fleet, queue
+from gate.api.dashboard import assets, bases, evaluation, fleet, queue, reviews
 
 router = APIRouter(include_in_schema=False)
-for part in (fleet, evaluation, bases, queue):
+for part in (fleet, evaluation, bases, queue, reviews):
     router.include_router(part.router)
 public = APIRouter(include_in_schema=False)
 public.include_router(assets.router)

@@ -10,13 +10,17 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from gate.api.access import CALLER
 from gate.api.dashboard.page import HEADERS, PageRoute, page
 from gate.api.door import Door
+from gate.domain.access import Role
 from gate.domain.checkpoint import Checkpoint, Layout, Lineage
 from gate.domain.errors import NotFound, Unavailable
 from gate.domain.evidence import Evidence
 from gate.domain.overview import EvaluationRow, FleetRow
 from gate.domain.prompts import fitting
+from gate.domain.review import objection
+from gate.domain.verdict import Outcome, ReviewDecision, Verdict
 from gate.pages.fleet import STEPS, Pace, line, span
 from gate.pages.html_report import failure, html, moment
 from gate.pages.inert import inert
@@ -51,6 +55,7 @@ def evaluation(request: Request, key: str) -> HTMLResponse:
         expires=moment(kept[0].expires_at) if kept else "",
         base=next((b for b in door.ledger.bases() if kept and b.digest == kept[0].base_digest), None),
         run=run_url(door, row),
+        review=review_of(door, key, kept[0] if kept else None),
     )
 
 
@@ -94,6 +99,22 @@ def document(door: Door, row: EvaluationRow) -> str:
             f"expected a verdict on {subject}, found it {row.state} ({100 * row.progress:.0f} %); wait for it"
         )
     return failure(subject, row.reason or "the evaluation failed without saying why")
+
+
+def review_of(door: Door, key: str, verdict: Verdict | None) -> dict[str, object] | None:
+    """What the page says of a review: who decides (or did), and whether whoever looks may; ``None`` where none is due."""
+    made = verdict.review if verdict else None
+    if verdict is None or (made is None and verdict.outcome is not Outcome.NEEDS_REVIEW):
+        return None
+    asked, caller = door.ledger.review(key), CALLER.get()
+    return {
+        "made": made,
+        "at": moment(made.decided_at) if made else "",
+        "asked": asked,
+        "verdict": verdict.digest,
+        "may": caller is not None and bool(caller.name) and caller.role >= Role.REVIEWER,
+        "why_not": objection(verdict, ReviewDecision.APPROVE),
+    }
 
 
 def steps(row: EvaluationRow) -> list[tuple[str, str]]:
