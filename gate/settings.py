@@ -104,6 +104,10 @@ class Settings(BaseSettings):
     trusted_keys_file: Path | None = Field(
         default=None, description="PEM file with one or more Ed25519 public keys trusted for approvals."
     )
+    channels_file: Path | None = Field(
+        default=None,
+        description="YAML file that gives each channel which policies name in `on_blocked.notify` its address (an Apprise URL: Slack, Teams, mail, webhook …); a secret.",
+    )
     revocations_file: Path | None = Field(
         default=None,
         description="Signed list of revoked approvals (`basin-gate revocations`) for the guard and `basin-gate verify`; without it they know only the marks on versions.",

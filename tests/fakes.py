@@ -9,6 +9,7 @@ from gate.domain.enforcement import (
     Action,
     DescriptionBlock,
     RemoveAlias,
+    RemoveTag,
     RunRecord,
     SetAlias,
     SetStage,
@@ -122,6 +123,9 @@ class FakeRegistry:
                 self.pointers[now.name, alias] = now.version
             case RemoveAlias(alias):
                 self.pointers.pop((now.name, alias), None)
+            case RemoveTag(key, value):
+                kept = {k: v for k, v in now.tags.items() if (k, v) != (key, value)}
+                self.add(now.model_copy(update={"tags": kept}))
             case SetStage(stage):
                 self.add(now.model_copy(update={"stage": stage}))
 

@@ -11,6 +11,7 @@ from gate.ports import OutboxItem
 
 DOORBELL = "doorbell"
 PROJECT = "project"
+NOTIFY = "notify"
 KEPT_S = 7 * 86_400.0
 
 
@@ -29,10 +30,26 @@ def project(c: sa.Connection, evaluation_key: str, now: float) -> None:
 
 
 def due(c: sa.Connection, now: float, limit: int) -> Sequence[OutboxItem]:
-    """The oldest items that are to be done now."""
+    """The oldest items that are to be done now, but for messages: a channel that hangs must hold nothing else up."""
+    return _due(c, now, limit, outbox.c.kind != NOTIFY)
+
+
+def notices(c: sa.Connection, now: float, limit: int) -> Sequence[OutboxItem]:
+    """The oldest messages that are to be sent now."""
+    return _due(c, now, limit, outbox.c.kind == NOTIFY)
+
+
+def notify(c: sa.Connection, subject: str, payload: Mapping[str, Any], now: float) -> None:
+    """Asks for a message to be sent; once for a subject, for as long as what was done is kept."""
+    told = sa.select(outbox.c.seq).where(outbox.c.kind == NOTIFY, outbox.c.subject == subject).limit(1)
+    if c.execute(told).first() is None:
+        _post(c, NOTIFY, subject, payload, now, now)
+
+
+def _due(c: sa.Connection, now: float, limit: int, of: sa.ColumnElement[bool]) -> Sequence[OutboxItem]:
     rows = c.execute(
         sa.select(outbox.c.seq, outbox.c.kind, outbox.c.payload)
-        .where(outbox.c.done_at.is_(None), outbox.c.not_before <= now)
+        .where(outbox.c.done_at.is_(None), outbox.c.not_before <= now, of)
         .order_by(outbox.c.seq)
         .limit(limit)
     )

@@ -95,6 +95,9 @@ class DispatcherMetrics:
         self.projections = _counter(
             registry, "gate_projections", "Verdicts written to MLflow", "result", "written", "moot", "failed"
         )
+        self.notifications = _counter(
+            registry, "gate_notifications", "Messages to channels", "result", "sent", "failed"
+        )
         self.reconciliations = _counter(
             registry, "gate_reconciliations", "Reconciler sweeps", "result", "done", "failed"
         )

@@ -22,6 +22,7 @@ from gate.domain.enforcement import (
     Action,
     DescriptionBlock,
     RemoveAlias,
+    RemoveTag,
     RunRecord,
     SetAlias,
     SetStage,
@@ -238,6 +239,9 @@ class MlflowRegistry:
             case RemoveAlias(alias):
                 if alias in now.aliases:
                     self._store.delete_registered_model_alias(now.name, alias)
+            case RemoveTag(key, value):
+                if now.tags.get(key) == value:
+                    self._store.delete_model_version_tag(now.name, now.version, key)
             case SetStage(stage):
                 if stage != now.stage:
                     self._store.transition_model_version_stage(now.name, now.version, stage, False)

@@ -16,6 +16,7 @@ import structlog
 from gate.adapters import tracing
 from gate.adapters.metrics import DispatcherMetrics
 from gate.adapters.standing import Standing
+from gate.dispatcher.notifying import Notifier
 from gate.dispatcher.projection import Projector
 from gate.dispatcher.reconciler import Reconciler
 from gate.dispatcher.selfchecks import Selfchecks
@@ -52,6 +53,7 @@ class Dispatcher:
         standing = Standing(ledger, policies)
         self._projector = Projector(standing, registry, clock)
         self._reconciler = Reconciler(standing, registry, settings, clock, self._metrics)
+        self._notifier = Notifier(ledger, policies, settings.channels_file, clock, self._metrics)
         self._selfchecks = Selfchecks(ledger, policies, settings.selfcheck_every_s)
         self._failures: dict[int, int] = {}
         self._leader_until = 0.0
@@ -70,6 +72,7 @@ class Dispatcher:
                 self._settings.heartbeat_file.touch()
             stop.wait(IDLE_S if self._survive(self.step) is not None else RETRY_S)
         self._survive(self.hand_over)
+        self._notifier.close()
         log.info("dispatcher stopped", owner=self._owner)
 
     def hand_over(self) -> int:
@@ -91,11 +94,13 @@ class Dispatcher:
         if not self._leads():
             return 0
         done = self._drain()
+        self._notifier.begin()
         now = self._clock()
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_EVERY_S
             self._sweep(now)
             self._selfchecks.look(now)
+            self._notifier.look(now)
         if now >= self._next_reconcile:
             self._next_reconcile = now + self._settings.reconcile_every_s
             if not self._reconciler.reconcile():

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from gate.adapters.standing import Standing
+from gate.dispatcher.notices import of_verdict, tell
 from gate.domain.checkpoint import Checkpoint, Layout, Lineage, ModelVersion
 from gate.domain.enforcement import RunRecord, plan, plan_failure, plan_revocation, run_metrics, run_params
 from gate.domain.errors import NotFound
@@ -88,6 +89,8 @@ class Projector:
             expired=verdict.expires_at <= self.clock(),
         )
         self.registry.apply(version, actions)
+        if policy is not None:
+            tell(self.standing.ledger, policy, of_verdict(row.request.key, version, verdict, url), self.clock())
         log.info("verdict written", evaluation=row.request.key, version=version.uri, outcome=verdict.outcome.value)
 
     def _evidence(self, row: EvaluationRow, verdict: Verdict) -> Evidence:

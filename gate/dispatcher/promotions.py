@@ -17,6 +17,7 @@ from gate.adapters.signing import Verifier
 from gate.adapters.standing import Position, Standing, referenced
 from gate.dispatcher.fingerprints import Fingerprints
 from gate.dispatcher.holders import Holders
+from gate.dispatcher.notices import of_drift, tell
 from gate.dispatcher.rehashing import Rehashing
 from gate.dispatcher.restoring import Restorer
 from gate.domain.attestation import PAYLOAD_TYPE, read_summary
@@ -185,7 +186,10 @@ class PromotionWatch:
             self._reported.add(fact)
             log.warning(drift.value, place=held.key, version=version.uri, reason=position.answer.reason)
             self._audit(drift.value, {held.kind: held.place, "version": version.identity})
-        if not self._undone(drift, held, version, position.policy):
+            if position.policy is not None:
+                told = of_drift(held, version, drift.value, position.answer.reason)
+                tell(self._standing.ledger, position.policy, told, self._clock())
+        if not self._undone(drift, held, version, position):
             return True
         # Should it be promoted there again, that is another fact, to be told again.
         self._reported.discard(fact)
@@ -206,10 +210,13 @@ class PromotionWatch:
             return None
         return Drift.WITHDRAWN if before else Drift.BYPASSED
 
-    def _undone(self, drift: Drift, held: Holding, version: ModelVersion, policy: Policy | None) -> bool:
+    def _undone(self, drift: Drift, held: Holding, version: ModelVersion, position: Position) -> bool:
+        policy, blocked = position.policy, position.answer.outcome is Outcome.BLOCKED
         if policy is None or policy.enforcement != "enforce" or not self._governed(version):
             return False
         if drift in UNDONE and policy.on_bypass == "restore" and _protects(policy, held):
+            return self._restorer.restore(held, version)
+        if drift is Drift.WITHDRAWN and blocked and policy.on_blocked.restore and _protects(policy, held):
             return self._restorer.restore(held, version)
         if drift is Drift.EXPIRED and _is_the_gates_own(policy, held):
             return self._restorer.take_off(held, version)

@@ -67,13 +67,21 @@ class RemoveAlias:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveTag:
+    """Take a tag that the gate itself had set off the version; one with another value stays."""
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetStage:
     """Move the version to a stage, and no other version out of it."""
 
     stage: str
 
 
-Action = SetTag | DescriptionBlock | SetAlias | RemoveAlias | SetStage
+Action = SetTag | DescriptionBlock | SetAlias | RemoveAlias | RemoveTag | SetStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +192,14 @@ def _block(verdict: Verdict, policy: Policy | None, run_url: str) -> Description
 
 
 def _aliases(verdict: Verdict, version: ModelVersion, policy: Policy | None, withheld: bool) -> tuple[Action, ...]:
-    if policy is None or policy.enforcement == "dry_run" or policy.on_approved.alias is None:
+    if policy is None or policy.enforcement == "dry_run":
         return ()
-    alias = policy.on_approved.alias
+    alias, tags = policy.on_approved.alias, policy.on_approved.tags
     if verdict.outcome is Outcome.APPROVED:
-        return () if withheld else (SetAlias(alias),)
-    return (RemoveAlias(alias),) if alias in version.aliases else ()
+        given = () if withheld or alias is None else (SetAlias(alias),)
+        return (*(SetTag(key, value) for key, value in tags.items()), *given)
+    held = (RemoveAlias(alias),) if alias is not None and alias in version.aliases else ()
+    return (*held, *(RemoveTag(key, value) for key, value in tags.items() if version.tags.get(key) == value))
 
 
 def shortened(text: str, limit: int) -> str:

@@ -23,7 +23,7 @@ from gate.domain.enforcement import TAG_ATTESTATION
 from gate.domain.errors import InvalidInput
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import inspect_key, judge_key
-from gate.domain.policy import PolicySet
+from gate.domain.policy import OnBlocked, PolicySet
 from gate.domain.verdict import Outcome
 from gate.ports import JobRequest, Ledger
 
@@ -191,6 +191,22 @@ def test_a_changed_policy_takes_no_alias_off_while_it_is_judged_anew_nor_after(w
     assert watched.look() == {("my-llm", "champion"): "3"}
     assert watched.events() == ["promoted on an approval that a later verdict withdrew"]
     assert watched.drifted() == 1
+
+
+def test_a_policy_may_have_a_place_taken_from_a_version_that_is_blocked_now(watched):
+    watched.under(on_blocked=OnBlocked(restore=True))
+    watched.add("2", Outcome.APPROVED)
+    watched.promote("2")
+    watched.look()
+    version = watched.add("3", Outcome.APPROVED)
+    watched.promote("3")
+    watched.look()
+    watched.under(on_blocked=OnBlocked(restore=True), description="another text")
+    judge(watched.ledger, watched.policies, version, watched.clock(), Outcome.BLOCKED)
+    judge(watched.ledger, watched.policies, watched.add("2"), watched.clock(), Outcome.APPROVED)
+    watched.look()
+    assert watched.events()[-2:] == ["promoted on an approval that a later verdict withdrew", "alias removed"]
+    assert ("my-llm", "champion") not in watched.registry.pointers
 
 
 def test_a_gate_that_lost_its_ledger_believes_the_signed_approvals(watched):
