@@ -1,5 +1,7 @@
 """Basin, retention, control and headroom on models whose answers are known on paper."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tasks.measurements.confidence import Interval, least_error
 from tasks.measurements.crossing import CurvePoint, crossing
 from tasks.measurements.headroom import headroom, line_curves
 from tasks.measurements.perturbation import normals
-from tasks.measurements.retention import item_order, measure_retention, random_controls
+from tasks.measurements.retention import Retention, item_order, measure_retention, random_controls
 
 SCALES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6)
 
@@ -220,6 +222,27 @@ def test_equal_models_are_found_equal_before_the_items_run_out() -> None:
     assert found.difference.lower >= -0.1
     assert found.items == item_order(200, 1, "c")[:64]
     assert found.outcomes == tuple(base[list(found.items)])
+
+
+def test_a_comparison_that_was_killed_and_begun_anew_is_the_one_it_would_have_been() -> None:
+    base = np.random.default_rng(0).integers(0, 2, size=200).astype(float)
+    own = np.where(np.arange(200) % 9 == 0, 0.0, base)
+
+    def compare(survives: int) -> Retention:
+        asked = iter(range(survives))
+
+        def score(items: Sequence[int]) -> np.ndarray:
+            next(asked)
+            return own[list(items)]
+
+        return measure_retention(score, base, capability="c", margin=0.1, alpha=0.01, seed=1, batch=16)
+
+    whole = compare(13)
+    for survives in range(3):
+        with pytest.raises(StopIteration):
+            compare(survives)
+        assert compare(13) == whole
+    assert len(whole.items) > 3 * 16
 
 
 def test_a_lost_capability_is_found_in_the_first_batch() -> None:
