@@ -1,6 +1,10 @@
-"""Writes ``charts/basin-gate/README.md`` from the schema and the defaults: ``python charts/generate_readme.py``."""
+"""Brings what follows from other files up to date: ``python charts/generate_readme.py``, where the product is installed.
+
+The schema's list of settings follows from the product's settings, ``charts/basin-gate/README.md`` from schema and defaults.
+"""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,5 +57,26 @@ def choices(part: Mapping[str, Any]) -> str:
     return f" One of {', '.join(f'`{c}`' for c in part['enum'])}." if "enum" in part else ""
 
 
+def free_settings() -> list[str]:
+    """Variables of the settings that values may set: neither those that the chart sets itself, nor secrets."""
+    from gate.settings import Settings
+
+    templates = "".join(file.read_text() for file in (CHART / "templates").rglob("*") if file.is_file())
+    set_here = set(re.findall(r"GATE_[A-Z_]+[A-Z]", templates))
+    known = {
+        f"GATE_{n.upper()}" for n, field in Settings.model_fields.items() if "SecretStr" not in str(field.annotation)
+    }
+    return sorted(known - set_here)
+
+
+def bring_schema_up_to_date() -> None:
+    """Writes the list of settings into the schema."""
+    file = CHART / "values.schema.json"
+    schema = json.loads(file.read_text(encoding="utf-8"))
+    schema["properties"]["settings"]["propertyNames"]["enum"] = free_settings()
+    file.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
+    bring_schema_up_to_date()
     (CHART / "README.md").write_text(page(), encoding="utf-8")
