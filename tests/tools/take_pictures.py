@@ -106,7 +106,6 @@ def documented(demo: Demo) -> Iterator[Picture]:
     yield Picture("fleet", gate, height=720)
     yield Picture("fleet-dark", gate, "dark", height=720)
     yield Picture("base", base_page(demo), height=900)
-    yield Picture("evaluation", f"{gate}/evaluations/{keys['adversarial']}", only=".hero")
     yield Picture("report-blocked", report, height=1180)
     yield Picture("report-rules", report, only="section[aria-labelledby=rules]")
     yield Picture(
