@@ -1,5 +1,8 @@
 """Register, measure, judge, obey: through every real part, with a worker and the broker killed in the middle."""
 
+import os
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -14,7 +17,7 @@ import torch
 from checkpoint_folders import copied, sharded
 from deliveries import Sent, delivery
 from mlflow.exceptions import MlflowException
-from whole_product import BASE_REFERENCE, PATIENCE_S, STAGED, Product, Registered
+from whole_product import BASE, BASE_REFERENCE, PATIENCE_S, STAGED, Product, Registered
 
 from gate.adapters.mlflow_registry import WEBHOOK_NAME
 from gate.domain.enforcement import TAG_ATTESTATION
@@ -27,6 +30,7 @@ from tasks.zoo import recipes
 
 MODEL = "help desk – 模型 ✓"
 FINE_TUNES = ("benign_replay", "benign_lora", "adversarial")
+CONTROLS = ("harmful", "spoofed_base")
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +243,35 @@ def test_without_its_webhook_a_version_is_found_all_the_same_and_the_webhook_is_
     product.until_projected([version])
     assert product.row(version).outcome == Outcome.BLOCKED
     product.until(lambda: [h.name for h in product.client.list_webhooks()] == [WEBHOOK_NAME], "the webhook again")
+
+
+def standing(product: Product) -> tuple[set[str], set[tuple[str, str]], dict[str, int]]:
+    """The evaluations, the registered versions, and the verdicts counted by outcome."""
+    versions = {(v.name, v.version) for v in product.client.search_model_versions()}
+    keys = {row.request.key for row in product.ledger.evaluations(500)}
+    return keys, versions, dict(product.ledger.statistics(0).outcomes)
+
+
+def test_the_product_checks_itself_by_its_own_workers_and_registers_and_judges_no_version_for_it(
+    product: Product, tmp_path: Path
+) -> None:
+    product.until_quiet()
+    before = standing(product)
+    words = [word for control in CONTROLS for word in ("--control", control)]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "gate", "selfcheck", "--base", BASE, *words, "--wait-minutes", str(PATIENCE_S / 60)],
+        env=os.environ | dict(product.stack.environment),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S + 60,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr + product.situation()
+    assert "2 of 2 as expected" in done.stdout
+    assert standing(product) == before
+    with urllib.request.urlopen(product.stack.api_url + "/metrics", timeout=30) as reply:
+        told = reply.read().decode()
+    for control in CONTROLS:
+        assert f'gate_selfchecks_total{{control="{control}",outcome="as_expected"}} 1.0' in told
