@@ -14,6 +14,9 @@ from gate.ports import AuditEntry
 BEGINNING = "0" * 64
 CHAIN_LOCK = 7_620_115
 
+FAILED_OPEN = "rule failed open"
+"""A rule let a version through that was not measured for it, as its policy says."""
+
 
 def append(c: sa.Connection, event: str, actor: str, detail: Mapping[str, Any], now: float) -> None:
     """Adds an entry. Do it last in a transaction: on PostgreSQL it waits for all other appenders to commit."""

@@ -15,7 +15,7 @@ from prometheus_client.samples import Exemplar
 from gate.adapters import ledger_runs
 from gate.adapters.ledger_evaluations import SUPERSEDED
 from gate.adapters.ledger_outbox import DOORBELL, PROJECT
-from gate.adapters.ledger_statistics import BYPASSES, REPAIRS, REVERTS
+from gate.adapters.ledger_statistics import BYPASSES, OPENINGS, REPAIRS, REVERTS
 from gate.adapters.ledger_tables import DONE, FAILED, QUEUED, RUNNING, WAITING
 from gate.adapters.ledger_tallies import POSITIONS, RUN_S, TO_VERDICT_S, WAIT_S
 from gate.domain.errors import GateError
@@ -164,6 +164,7 @@ def _enforcement(seen: Statistics) -> Iterator[Family]:
         ("gate_bypasses", "Protected places found held without an approval in force", "approval", BYPASSES),
         ("gate_reverts", "Protected aliases and stages that the gate itself gave back or took away", "result", REVERTS),
         ("gate_webhook_repairs", "Times the webhook was missing or altered and was mended", "result", REPAIRS),
+        ("gate_fail_opens", "Rules that let a version through by failing open", "because", OPENINGS),
     )
     for name, meaning, label, facts in kinds:
         counts: Counter[str] = Counter(dict.fromkeys(facts.values(), 0))

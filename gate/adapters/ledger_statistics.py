@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_controls, ledger_tallies, ledger_waivers, tracing
 from gate.adapters.database import put
+from gate.adapters.ledger_audit import FAILED_OPEN
 from gate.adapters.ledger_tables import audit, evaluation, figure
 from gate.ports import Statistics, Tally, TracedVerdict
 
@@ -24,7 +25,8 @@ BYPASSES = {
 }
 REVERTS = {f"{kind} {result}": result for kind in ("alias", "stage") for result in ("restored", "removed", "expired")}
 REPAIRS = {"webhook created": "created", "webhook repaired": "repaired"}
-_TOLD = (*BYPASSES, *REVERTS, *REPAIRS)
+OPENINGS = {FAILED_OPEN: "unmeasured"}
+_TOLD = (*BYPASSES, *REVERTS, *REPAIRS, *OPENINGS)
 _NOTHING = Tally({}, 0, 0.0)
 
 
@@ -56,6 +58,8 @@ class Facts:
             # A dispatcher that was restarted tells again of what it finds still there; that is the same bypass.
             self._counts[event] += (event, *place) not in self._outstanding
             self._outstanding.add((event, *place))
+        elif event in OPENINGS:
+            self._counts[event] += 1
         elif event in REVERTS:
             self._counts[event] += 1
             self._outstanding = {fact for fact in self._outstanding if fact[1:] != place}

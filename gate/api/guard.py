@@ -4,6 +4,7 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 import structlog
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -41,7 +42,7 @@ class Guard:
             await _nowhere(scope["method"], tuple(sorted(known)))(scope, receive, send)
             return
         try:
-            caller = _admitted(request, route)
+            caller = await _asked_in(request, route)
         except GateError as error:
             log.warning("refused", method=route.method, route=route.template, reason=type(error).__name__)
             await _refusal(request, route, error)(scope, receive, send)
@@ -53,6 +54,13 @@ class Guard:
             CALLER.reset(mark)
 
 
+async def _asked_in(request: Request, route: Known) -> Caller | None:
+    """Who asks. An issuer's keys may have to be asked for: meanwhile others are answered."""
+    if request.app.state.access.oidc is None:
+        return _admitted(request, route)
+    return await run_in_threadpool(_admitted, request, route)
+
+
 def _admitted(request: Request, route: Known) -> Caller | None:
     if route.needs is None:
         return None
@@ -61,7 +69,7 @@ def _admitted(request: Request, route: Known) -> Caller | None:
     if caller.role < route.needs:
         raise Forbidden(
             f"expected a token with the role {route.needs.word} or more, found {caller.name or 'nobody'} with the "
-            f"role {caller.role.word}; ask an administrator for another line in GATE_TOKENS_FILE"
+            f"role {caller.role.word}; ask an administrator for another line in GATE_TOKENS_FILE, or the issuer for another role"
         )
     return caller
 
