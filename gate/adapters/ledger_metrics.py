@@ -83,7 +83,7 @@ class LedgerCollector(Collector):
 def empty_ledger() -> LedgerCollector:
     """Tells of a ledger in which nothing has happened: what series there are."""
     figures = dict.fromkeys(FIGURES, 0.0)
-    nothing = Statistics({}, {}, {}, {}, {}, {}, NOTHING, NOTHING, 0.0, {}, figures)
+    nothing = Statistics({}, {}, {}, {}, {}, {}, NOTHING, NOTHING, 0.0, {}, figures, waiver_expiry=0.0)
     return LedgerCollector(lambda: Backlog({}, {}, 0, {}), lambda: nothing)
 
 
