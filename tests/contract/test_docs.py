@@ -131,12 +131,16 @@ def test_a_command_in_the_documentation_parses(
 def policies() -> Iterator[Any]:
     for page, words, text in fences("yaml"):
         if words == "policy" or re.search(r"^rules:", text, re.MULTILINE):
-            yield pytest.param(text, id=page)
+            yield pytest.param(page, text, id=page)
 
 
-@pytest.mark.parametrize("text", list(policies()))
-def test_a_policy_in_the_documentation_loads(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "text"), list(policies()))
+def test_a_policy_in_the_documentation_loads(page: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(text)
+    # The layer above it stands on the same page.
+    for n, (where, _, above) in enumerate(fences("yaml")):
+        if where == page and above.startswith("name: ") and "\nlayer: organisation\n" in above and above != text:
+            (tmp_path / f"above-{n}.yaml").write_text(above)
 
     assert load_policy(tmp_path / "policy.yaml").rules
 
