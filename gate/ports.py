@@ -13,7 +13,7 @@ from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.overview import EvaluationRow as EvaluationRow
 from gate.domain.overview import Fleet, FleetQuery, JobAtWork
 from gate.domain.promotion import Holding
-from gate.domain.prompts import ChangedPrompts
+from gate.domain.prompts import NO_PROMPTS, ChangedPrompts
 from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.scheduling import Sharing
@@ -332,7 +332,7 @@ class Ledger(Protocol):
     ) -> None:
         """Notes on an evaluation which evidence it rests on, or which run shows it; under a claim where one is given."""
 
-    def save_evidence(self, claim: Claim, evidence: Evidence, now: float, prompts: ChangedPrompts = ...) -> None:
+    def save_evidence(self, claim: Claim, evidence: Evidence, now: float, prompts: ChangedPrompts = NO_PROMPTS) -> None:
         """Keeps evidence under its key; an ``inspect`` job never replaces what is already there.
 
         ``prompts`` are the texts it holds the digest of; none by default.

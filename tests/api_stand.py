@@ -17,7 +17,7 @@ from mlflow_server import free_port
 
 from gate.adapters.metrics import Metrics
 from gate.adapters.policy_files import load_policies
-from gate.adapters.sql_ledger import NO_PROMPTS, SqlLedger, migrate
+from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.api.access import Access
 from gate.api.app import create_app
 from gate.api.door import Door
@@ -25,7 +25,7 @@ from gate.domain.checkpoint import ModelVersion
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import Evidence
 from gate.domain.jobs import inspect_key, judge_key
-from gate.domain.prompts import ChangedPrompts
+from gate.domain.prompts import NO_PROMPTS, ChangedPrompts
 from gate.domain.verdict import Outcome, Verdict
 
 EVERYBODY = Access(None)

@@ -29,7 +29,7 @@ from gate.domain.evaluation import EvaluationRequest, evaluation_key
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import CPU_QUEUE, INSPECT, JUDGE, inspect_key, judge_key
 from gate.domain.overview import Fleet, FleetQuery, JobAtWork
-from gate.domain.prompts import ChangedPrompts
+from gate.domain.prompts import NO_PROMPTS, ChangedPrompts
 from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.scheduling import Sharing
@@ -48,8 +48,6 @@ from gate.ports import (
     SignedRevocation,
     Statistics,
 )
-
-NO_PROMPTS = ChangedPrompts()
 
 
 def migrate(url: str) -> None:

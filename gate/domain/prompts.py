@@ -67,6 +67,9 @@ class ChangedPrompts(Frozen):
         return digest_json(self.model_dump(mode="json"))
 
 
+NO_PROMPTS = ChangedPrompts()
+
+
 def cut(text: str, most: int) -> str:
     """The text as UTF-8 can carry it, with at most so many characters; ``…`` where it went on.
 
