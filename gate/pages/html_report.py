@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from gate.domain.evidence import MEANINGS, Estimate, Evidence, Name
-from gate.domain.prompts import ChangedPrompts
+from gate.domain.prompts import NO_PROMPTS, ChangedPrompts
 from gate.domain.sentences import decimals
 from gate.domain.verdict import Enforcement, Finding, Outcome, Result, Verdict
 from gate.pages.charts.basin import no_end, panels, state, where, worst_first
@@ -20,7 +20,6 @@ from gate.pages.rendering import document_policy, render, style
 from gate.pages.rules import CONSEQUENCES, WORDS, by_rule, is_idle, limit_of
 from gate.pages.wording import MARKS, NEXT, TITLES
 
-NO_PROMPTS = ChangedPrompts()
 SMALLEST_SHARE = 0.001
 """A share of the worst case below which its exact size, or that it helps, tells nothing."""
 

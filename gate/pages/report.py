@@ -12,7 +12,6 @@ from gate.pages.prompts import WARNING, judged, told
 from gate.pages.rules import is_idle, limit_of
 from gate.pages.wording import NEXT, TITLES
 
-NO_PROMPTS = ChangedPrompts()
 LITTLE = 0.001
 """A share of the worst case below which its exact size, or that it helps, tells nothing."""
 RESULTS = {
