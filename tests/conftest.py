@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from databases import MARIADB, MariaDb, Postgres, sqlite_file
+from hypothesis import settings
 from mlflow_server import MlflowServer
 from process_tree import processes_of
 
 if TYPE_CHECKING:
     from whole_product import Product
+
+# A loaded machine is no failure: what is tested are laws, not how long an example takes.
+settings.register_profile("gate", deadline=None)
+settings.load_profile("gate")
 
 
 @pytest.fixture(scope="session")
