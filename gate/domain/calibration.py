@@ -105,7 +105,9 @@ def calibrate(
 
 
 def _with_limits(policy: Policy, limits: Mapping[str, float], calibration: Calibration) -> Policy:
-    document = policy.model_dump(mode="json", exclude_unset=True)
+    # One document that stands alone: what it was merged from is in it. What holds must be said, not left to a default.
+    document = policy.model_dump(mode="json", exclude_unset=True, exclude={"layer", "parent", "origins"})
+    document["enforcement"] = policy.enforcement
     for rule in document["rules"]:
         if rule["name"] in limits:
             rule["at_most" if rule.get("at_most") is not None else "at_least"] = limits[rule["name"]]
