@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from html import escape
 
 from gate.domain.evidence import DefectCode, Evidence, Name
-from gate.domain.prompts import ChangedPrompt, ChangedPrompts
+from gate.domain.prompts import NO_PROMPTS, ChangedPrompt, ChangedPrompts
 from gate.domain.verdict import Enforcement, Result, Verdict
 from gate.pages.inert import inert, inert_lines
 from gate.pages.numbers import ABSENT, compact, interval, percent, signed
