@@ -30,7 +30,10 @@ def test_a_new_token_has_256_bits_is_never_the_same_and_its_line_is_one_of_the_t
 
 @pytest.mark.parametrize(
     ("name", "role", "message"),
-    [("ci", "root", "expected one of reader, submitter, policy_author, reviewer, administrator"), ("a b", "reader", "digits")],
+    [
+        ("ci", "root", "expected one of reader, submitter, policy_author, reviewer, administrator"),
+        ("a b", "reader", "digits"),
+    ],
 )
 def test_a_token_for_an_unknown_role_or_an_odd_name_is_refused(name: str, role: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
