@@ -46,14 +46,14 @@ class Target:
 class GuardedStand:
     """The server, clients of it, its database, the gate's keys and ledger, and a dispatcher under a clock of its own."""
 
-    def __init__(self, folder: Path, workers: int = 1, database: str | None = None) -> None:
+    def __init__(self, folder: Path, workers: int = 1, database: str | None = None, also: str = "") -> None:
         self.private, self.public = a_key(folder)
         self.stranger, _ = a_key(folder, "stranger")
         self.policy_file = folder / "policy.yaml"
         text = DEFAULT.read_text().replace("on_bypass: alert", "on_bypass: restore")
         models = ", ".join(PROTECTED_MODELS)
         self.policy_file.write_text(
-            text.replace("stages: [Production]", f"stages: [Production]\n  registered_models: [{models}]")
+            text.replace("stages: [Production]", f"stages: [Production]\n  registered_models: [{models}]") + also
         )
         self.database = database or f"sqlite:///{folder}/mlflow.db"
         self.server = MlflowServer(

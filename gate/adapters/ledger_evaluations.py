@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_documents, ledger_outbox, tracing
 from gate.adapters.database import insert_new
-from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job, review, verdict
+from gate.adapters.ledger_current import current, with_later
+from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job, verdict
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import INSPECT, JUDGE, MEASURE
 from gate.domain.overview import Narrowing
@@ -95,10 +96,8 @@ def several(c: sa.Connection, keys: Sequence[str]) -> Sequence[EvaluationRow]:
 
 def kept(c: sa.Connection, keys: Sequence[str]) -> Mapping[str, Kept]:
     """How each of these evaluations ended, and what its verdict was signed into."""
-    envelope = sa.func.coalesce(review.c.envelope, verdict.c.envelope).label("envelope")
-    columns = evaluation.c.key, evaluation.c.outcome, evaluation.c.projected_at, envelope
-    joined = evaluation.outerjoin(verdict, verdict.c.key == evaluation.c.key)
-    joined = joined.outerjoin(review, review.c.key == evaluation.c.key)
+    columns = evaluation.c.key, evaluation.c.outcome, evaluation.c.projected_at, current("envelope")
+    joined = with_later(evaluation.outerjoin(verdict, verdict.c.key == evaluation.c.key))
     rows = c.execute(sa.select(*columns).select_from(joined).where(evaluation.c.key.in_(keys)))
     return {row.key: _kept(row) for row in rows}
 

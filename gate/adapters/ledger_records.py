@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_audit, ledger_evaluations, ledger_revocations
 from gate.adapters.database import insert_new, put
+from gate.adapters.ledger_current import current, with_later
 from gate.adapters.ledger_documents import DOCUMENT_SCHEMA, Document, read_document
-from gate.adapters.ledger_tables import base, evidence, profile, promotion, prompts, review, verdict
+from gate.adapters.ledger_tables import base, evidence, profile, promotion, prompts, verdict
 from gate.domain.checkpoint import Base, Frozen, ModelVersion
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import INSPECT, profile_key
@@ -79,17 +80,8 @@ def save_verdict(
 
 def verdict_of(c: sa.Connection, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
     """An evaluation's verdict and what it was signed into; blocked where it was revoked since."""
-    # What came of a person's review goes before what was judged.
-    columns = [
-        sa.func.coalesce(of_review, of_judge).label(of_judge.name)
-        for of_review, of_judge in (
-            (review.c.verdict, verdict.c.body),
-            (review.c.schema, verdict.c.schema),
-            (review.c.envelope, verdict.c.envelope),
-        )
-    ]
-    joined = verdict.outerjoin(review, review.c.key == verdict.c.key)
-    row = c.execute(sa.select(*columns).select_from(joined).where(verdict.c.key == key)).first()
+    columns = (current(name) for name in ("body", "schema", "envelope"))
+    row = c.execute(sa.select(*columns).select_from(with_later(verdict)).where(verdict.c.key == key)).first()
     if row is None:
         return None
     given = read_document(Verdict, key, row.body, row.schema)

@@ -254,15 +254,18 @@ waiver = sa.Table(
     sa.Index("waiver_by_state", "state", "expires_at"),
 )
 
-# Verdicts as they were before the same evidence was judged again.
-replaced_verdict = sa.Table(
-    "replaced_verdict",
+# Verdicts on evidence that was judged again; of each evaluation the newest counts.
+rejudged = sa.Table(
+    "rejudged",
     metadata,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
+    sa.Column("schema", sa.Integer, nullable=False),
     sa.Column("envelope", sa.Text, nullable=False),
-    sa.Column("replaced_at", sa.Double, nullable=False),
+    sa.Column("saved_at", sa.Double, nullable=False),
+    sa.Index("rejudged_by_key", "key", "seq"),
+    sqlite_autoincrement=True,
 )
 
 audit = sa.Table(

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_audit, ledger_documents, ledger_jobs, ledger_outbox, ledger_tallies
 from gate.adapters.database import insert_new
-from gate.adapters.ledger_tables import evaluation, replaced_verdict, review, verdict, waiver
+from gate.adapters.ledger_tables import evaluation, rejudged, verdict, waiver
 from gate.domain.errors import InvalidInput, NotFound, Unavailable
 from gate.domain.jobs import CPU_QUEUE, REJUDGE, rejudge_key
 from gate.domain.verdict import Verdict
@@ -94,20 +94,13 @@ def listing(c: sa.Connection, candidate_digest: str | None, limit: int) -> Seque
 
 
 def replace_verdict(c: sa.Connection, key: str, value: Verdict, envelope: Mapping[str, Any], now: float) -> None:
-    """Puts a verdict that was judged again in the place of the one before, which is kept; a review of that one with it."""
-    before = c.execute(sa.select(verdict).where(verdict.c.key == key)).first()
-    if before is None:
-        raise NotFound(f"expected a verdict on evaluation {key}, found none to judge again")
+    """Keeps a verdict that was judged again; it counts from now on, and those before stay as they are."""
     refuse_ended(c, value, now)
-    old = Verdict.model_validate_json(before.body)
-    row = {"key": key, "digest": old.digest, "body": before.body, "envelope": before.envelope, "replaced_at": now}
-    insert_new(c, replaced_verdict, row)
-    c.execute(sa.delete(review).where(review.c.key == key))
+    written = {"body": value.model_dump_json(), "schema": ledger_documents.DOCUMENT_SCHEMA}
+    row = {"key": key, **written, "envelope": json.dumps(dict(envelope)), "saved_at": now}
+    c.execute(sa.insert(rejudged).values(row))
     # Verdicts given are counted as they were given; a count never goes down.
     ledger_tallies.count_evaluation(c, key)
-    written = {"body": value.model_dump_json(), "schema": ledger_documents.DOCUMENT_SCHEMA}
-    signed = {"envelope": json.dumps(dict(envelope)), "saved_at": now}
-    c.execute(sa.update(verdict).where(verdict.c.key == key).values(**written, **signed))
     ended = {"outcome": value.outcome.value, "reason": value.reason, "updated_at": now}
     c.execute(sa.update(evaluation).where(evaluation.c.key == key).values(ended))
     ledger_outbox.project(c, key, now)
@@ -117,9 +110,8 @@ def replace_verdict(c: sa.Connection, key: str, value: Verdict, envelope: Mappin
 
 def first_judged_at(c: sa.Connection, key: str) -> int | None:
     """When an evaluation's evidence was judged for the first time: judging again gives no longer life."""
-    before = sa.select(replaced_verdict.c.body).where(replaced_verdict.c.key == key)
-    bodies = c.execute(before.union_all(sa.select(verdict.c.body).where(verdict.c.key == key))).scalars()
-    return min((Verdict.model_validate_json(body).judged_at for body in bodies), default=None)
+    body = c.execute(sa.select(verdict.c.body).where(verdict.c.key == key)).scalar()
+    return None if body is None else ledger_documents.read_document(Verdict, key, body).judged_at
 
 
 def refuse_ended(c: sa.Connection, value: Verdict, now: float) -> None:
