@@ -28,9 +28,9 @@ $(BIN)/helm: charts/install_helm.py $(VENV)/.installed
 	$(BIN)/python charts/install_helm.py $(BIN)
 	touch -c $@
 
-# Two processes, since most of the time is waiting for servers to start; each file stays on one of them.
+# Three processes, since most of the time is waiting for servers to start; each file stays on one of them.
 test: $(VENV)/.installed $(VENV)/prometheus $(VENV)/mariadb $(BIN)/helm lint
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile $(PYTEST_ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ from gate.domain.policy import Policy
 from gate.domain.verdict import Outcome, Result, Verdict
 
 ALPHA = 0.05
+SHOWN = tuple(result for result in Result if result is not Result.WAIVED)
+"""What a case can show of a rule: a waiver is an exception to a policy, and so in no case of it."""
 Number = float | tuple[float | None, float, float | None]
 
 
@@ -137,7 +139,7 @@ def case_files(folder: Path) -> list[Path]:
 
 def run_cases(policy: Policy, files: Sequence[Path]) -> CaseRun:
     """Every case against the policy, and what the cases leave unshown."""
-    coverage = {rule.name: dict.fromkeys(Result, 0) for rule in policy.rules}
+    coverage = {rule.name: dict.fromkeys(SHOWN, 0) for rule in policy.rules}
     outcomes = dict.fromkeys(Outcome, 0)
     failures = {}
     for file in files:

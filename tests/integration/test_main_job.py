@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import mlflow
 import pytest
 import torch
 from checkpoint_folders import copied, sharded
 from deliveries import Sent, delivery
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from whole_product import BASE, BASE_REFERENCE, PATIENCE_S, STAGED, Product, Registered
 
@@ -155,7 +155,7 @@ def test_mlflow_reads_the_changed_prompts_of_the_blocked_version_as_a_table(
 ) -> None:
     [run] = product.runs_of(survived["adversarial"])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", product.stack.mlflow_uri)
-    found = mlflow.load_table("prompts.json", run_ids=[run.info.run_id])
+    found = MlflowClient().load_table(run.info.experiment_id, "prompts.json", run_ids=[run.info.run_id])
     lost = found[found["capability"] == "safety"]
     assert list(found.columns) == list(TABLE_COLUMNS)
     assert (set(lost["base score"]), set(lost["candidate score"])) == ({1.0}, {0.0})
