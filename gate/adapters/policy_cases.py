@@ -15,7 +15,7 @@ from gate.domain.policy import Policy
 from gate.domain.verdict import Outcome, Result, Verdict
 
 ALPHA = 0.05
-SHOWN = tuple(result for result in Result if result is not Result.WAIVED)
+SHOWN: tuple[Result, ...] = tuple(result for result in Result if result is not Result.WAIVED)
 """What a case can show of a rule: a waiver is an exception to a policy, and so in no case of it."""
 Number = float | tuple[float | None, float, float | None]
 

@@ -147,7 +147,8 @@ def test_a_case_that_does_not_hold_and_a_policy_without_cases_end_in_1(tmp_path:
 
 def test_the_how_to_on_writing_a_policy_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (SHIPPED.parent / "docs" / "howto" / "write-a-policy.md").read_text()
-    blocks = dict(re.findall(r"^```yaml (policy|case)\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    # The first of each kind: layers are shown further down.
+    blocks = dict(reversed(re.findall(r"^```yaml (policy|case)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)))
     section = page.partition("## Try it before it decides")[2].partition("\n## ")[0]
     shown = re.findall(r"^\$ basin-gate (.+)\n((?:(?!\$|```).*\n)+)", section, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
