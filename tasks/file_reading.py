@@ -86,7 +86,7 @@ class Buffers:
         memory = self._fitting(count)
         owner = np.ndarray((count,), np.uint8, buffer=memory)
         weakref.finalize(owner, self._free.append, memory).atexit = False
-        return memoryview(owner)  # type: ignore[arg-type]
+        return memoryview(owner)  # type: ignore[arg-type]  # numpy does not say that arrays are buffers
 
     def _fitting(self, count: int) -> bytearray:
         try:

@@ -10,7 +10,7 @@ from typing import Literal
 try:
     import prometheus_client
 except ImportError:  # the guard installs without any extra
-    prometheus_client = None  # type: ignore[assignment]
+    prometheus_client = None  # type: ignore[assignment]  # no type says: a module, or nothing
 
 log = logging.getLogger("basin_gate.guard")
 

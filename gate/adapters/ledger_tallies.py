@@ -6,7 +6,7 @@ changes the bounds below empties ``tally`` and takes the marks away in a migrati
 """
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import Any, TypeAlias
@@ -61,7 +61,7 @@ _EVALUATION_UNCOUNTED = (evaluation.c.outcome.is_not(None), evaluation.c.counted
 def sums(c: sa.Connection) -> tuple[Sums, Sequence[sa.Row[Any]]]:
     """Everything so far, from one snapshot; and the evaluations in it that are not in the table yet, the newest among
     them."""
-    found: Counter[Cell] = Counter()
+    found: defaultdict[Cell, float] = defaultdict(float)
     for row in c.execute(sa.select(tally)):
         found[row.series, row.label, row.cell] += row.value
     runs = c.execute(sa.select(*_RUN).where(*_RUN_UNCOUNTED)).all()
@@ -129,10 +129,10 @@ def _keep(c: sa.Connection, added: Sums) -> None:
     c.execute(statement.on_conflict_do_update(index_elements=["series", "label", "cell"], set_=more))
 
 
-def _added(rows: Iterable[Iterator[tuple[Cell, float]]], to: Counter[Cell] | None = None) -> Sums:
-    found: Counter[Cell] = Counter() if to is None else to
+def _added(rows: Iterable[Iterator[tuple[Cell, float]]], to: defaultdict[Cell, float] | None = None) -> Sums:
+    found = defaultdict[Cell, float](float) if to is None else to
     for cell, value in chain.from_iterable(rows):
-        found[cell] += value  # type: ignore[assignment]  # a Counter of floats adds as one of integers does
+        found[cell] += value
     return found
 
 

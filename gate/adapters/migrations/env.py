@@ -1,4 +1,7 @@
-"""Runs the ledger's migrations on the connection it is given, all in that connection's transaction."""
+"""Runs the ledger's migrations on the connection it is given, all in that connection's transaction.
+
+No revision has a way back: a ledger holds verdicts and is never taken apart.
+"""
 
 from alembic import context
 

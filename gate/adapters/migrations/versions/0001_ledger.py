@@ -17,10 +17,6 @@ def upgrade() -> None:
         _refuse_changes(table)
 
 
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")
-
-
 def _text(name: str, nullable: bool = False, primary_key: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable, primary_key=primary_key)
 

@@ -15,7 +15,3 @@ def upgrade() -> None:
         sa.Column("version", sa.Text, nullable=False),
         sa.Column("saved_at", sa.Double, nullable=False),
     )
-
-
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")

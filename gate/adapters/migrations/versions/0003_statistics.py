@@ -33,7 +33,3 @@ def upgrade() -> None:
         "UPDATE evaluation SET ended_at = coalesce("
         "(SELECT saved_at FROM verdict WHERE verdict.key = evaluation.key), updated_at) WHERE outcome IS NOT NULL"
     )
-
-
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")

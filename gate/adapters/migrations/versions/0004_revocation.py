@@ -20,10 +20,6 @@ def upgrade() -> None:
     _refuse_changes()
 
 
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")
-
-
 def _refuse_changes() -> None:
     """The database itself refuses to give an approval back."""
     if op.get_bind().dialect.name == "sqlite":

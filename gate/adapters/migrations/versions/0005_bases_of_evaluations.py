@@ -18,10 +18,6 @@ def upgrade() -> None:
     _fill()
 
 
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")
-
-
 def _fill() -> None:
     """Takes both from the verdicts that are there already, a page at a time."""
     connection, last = op.get_bind(), ""

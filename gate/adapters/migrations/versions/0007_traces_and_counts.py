@@ -29,7 +29,3 @@ def upgrade() -> None:
         op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)
     op.create_index("job_by_queue", "job", ["queue", "state"])
     op.create_index("audit_by_event", "audit", ["event", "seq"])
-
-
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")

@@ -18,7 +18,3 @@ def upgrade() -> None:
         sa.Column("at", sa.Double, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
     )
-
-
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")

@@ -12,7 +12,3 @@ TABLES = ("evidence", "profile", "verdict", "base", "prompts")
 def upgrade() -> None:
     for table in TABLES:
         op.add_column(table, sa.Column("schema", sa.Integer, nullable=False, server_default="1"))
-
-
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")

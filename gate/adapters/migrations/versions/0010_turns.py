@@ -14,7 +14,3 @@ def upgrade() -> None:
     op.add_column("job_run", sa.Column("awaited", sa.Boolean, nullable=True))
     op.create_index("job_run_by_begin", "job_run", ["queue", "begun_at"])
     op.create_index("job_run_by_end", "job_run", ["queue", "ended_at"])
-
-
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")

@@ -18,7 +18,3 @@ def upgrade() -> None:
         sa.Column("envelope", sa.Text),
         sa.Column("signed_at", sa.Double),
     )
-
-
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")

@@ -31,7 +31,3 @@ def upgrade() -> None:
         sa.Column("envelope", sa.Text, nullable=False),
         sa.Column("replaced_at", sa.Double, nullable=False),
     )
-
-
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")

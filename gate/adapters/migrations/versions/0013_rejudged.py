@@ -39,7 +39,3 @@ def _refuse_changes() -> None:
         "CREATE TRIGGER rejudged_never_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON rejudged "
         "FOR EACH STATEMENT EXECUTE FUNCTION rejudged_never_changes()"
     )
-
-
-def downgrade() -> None:
-    raise NotImplementedError("expected an upgrade: a ledger holds verdicts and is never taken apart")
