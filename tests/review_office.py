@@ -1,10 +1,12 @@
 """A guarded MLflow with the gate's API before it, people who have tokens, and a worker's hand: where reviews are made."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 from builders import an_estimate, an_evidence
 from deliveries import CAPTURE_SECRET
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from guarded_stand import GuardedStand
 from mlflow.exceptions import MlflowException
@@ -30,25 +32,29 @@ from tasks.running import JobContext
 NAMES = {"ana": Role.REVIEWER, "bo": Role.REVIEWER, "sub": Role.SUBMITTER}
 
 
+def an_api(stand: GuardedStand, folder: Path, names: Mapping[str, Role]) -> tuple[FastAPI, dict[str, str]]:
+    """The gate's API over what stands there, by the same clock, and a token for each of these people."""
+    made = {name: made_token(name, role.word) for name, role in names.items()}
+    (folder / "tokens.yaml").write_text("".join(f"{line}\n" for _, line in made.values()))
+    door = Door(
+        ledger=stand.ledger,
+        registry=stand.registry,
+        policies=stand.policies,
+        secrets=(CAPTURE_SECRET,),
+        clock=stand.clock,
+        metrics=Metrics(),
+        broker=lambda: None,
+    )
+    access = Access(TokenFile(folder / "tokens.yaml"), (CAPTURE_SECRET,), clock=stand.clock)
+    return create_app(door, access), {name: token for name, (token, _) in made.items()}
+
+
 class Office:
     """A guarded MLflow, the gate's API with people who have tokens, and a worker's hand."""
 
     def __init__(self, folder: Path) -> None:
         self.stand = GuardedStand(folder)
-        made = {name: made_token(name, role.word) for name, role in NAMES.items()}
-        (folder / "tokens.yaml").write_text("".join(f"{line}\n" for _, line in made.values()))
-        self.tokens = {name: token for name, (token, _) in made.items()}
-        self.door = Door(
-            ledger=self.stand.ledger,
-            registry=self.stand.registry,
-            policies=self.stand.policies,
-            secrets=(CAPTURE_SECRET,),
-            clock=self.stand.clock,
-            metrics=Metrics(),
-            broker=lambda: None,
-        )
-        access = Access(TokenFile(folder / "tokens.yaml"), (CAPTURE_SECRET,), clock=self.stand.clock)
-        self.app = create_app(self.door, access)
+        self.app, self.tokens = an_api(self.stand, folder, NAMES)
         self.client = TestClient(self.app, raise_server_exceptions=False)
         self.settings = Settings(signing_key_file=self.stand.private, policies=self.stand.policy_file, state_dir=folder)
 

@@ -9,21 +9,16 @@ import httpx
 import pytest
 from api_stand import served
 from builders import a_checkpoint, an_estimate, an_evidence
-from deliveries import CAPTURE_SECRET
 from fastapi.testclient import TestClient
 from guarded_stand import GuardedStand
 from mlflow.exceptions import MlflowException
 from prometheus_client.utils import floatToGoString
+from review_office import an_api
 from typer.testing import CliRunner
 
-from gate.adapters.metrics import Metrics
 from gate.adapters.signing import DsseSigner, Verifier
-from gate.adapters.token_file import TokenFile
-from gate.api.access import Access
-from gate.api.app import create_app
-from gate.api.door import Door
 from gate.cli import app as command_line
-from gate.domain.access import Role, made_token
+from gate.domain.access import Role
 from gate.domain.attestation import PAYLOAD_TYPE, read_summary, seconds
 from gate.domain.checkpoint import FileDigest, ModelVersion
 from gate.domain.evaluation import EvaluationRequest
@@ -46,20 +41,7 @@ class Committee:
 
     def __init__(self, folder: Path) -> None:
         self.stand = GuardedStand(folder, also="\nwaivers:\n  max_days: 30\n")
-        made = {name: made_token(name, role.word) for name, role in NAMES.items()}
-        (folder / "tokens.yaml").write_text("".join(f"{line}\n" for _, line in made.values()))
-        self.tokens = {name: token for name, (token, _) in made.items()}
-        self.door = Door(
-            ledger=self.stand.ledger,
-            registry=self.stand.registry,
-            policies=self.stand.policies,
-            secrets=(CAPTURE_SECRET,),
-            clock=self.stand.clock,
-            metrics=Metrics(),
-            broker=lambda: None,
-        )
-        access = Access(TokenFile(folder / "tokens.yaml"), (CAPTURE_SECRET,), clock=self.stand.clock)
-        self.app = create_app(self.door, access)
+        self.app, self.tokens = an_api(self.stand, folder, NAMES)
         self.client = TestClient(self.app, raise_server_exceptions=False)
         self.settings = Settings(
             signing_key_file=self.stand.private,
