@@ -45,7 +45,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN /opt/basin-gate/bin/pip install --constraint /src/requirements.lock --extra-index-url "${TORCH_INDEX}" torch
 COPY --from=wheel /wheels /wheels
 RUN /opt/basin-gate/bin/pip install --constraint /src/requirements.lock --extra-index-url "${TORCH_INDEX}" \
-      "$(echo /wheels/basin_gate-*.whl)[service,bench,tracing]" ${EXTRA_REQUIREMENTS} \
+      "$(echo /wheels/basin_gate-*.whl)[service,bench,tracing,sigstore]" ${EXTRA_REQUIREMENTS} \
  && /opt/basin-gate/bin/pip check \
  && /opt/basin-gate/bin/basin-gate version --bom > /opt/basin-gate/bom.cdx.json
 

@@ -1,13 +1,15 @@
 """A discrete-event model of the gate's workers: what is registered when, how long each stage takes, who is free.
 
-It begins jobs in the order that the ledger does (``gate.domain.scheduling``). Two queues, as in the product: a CPU worker
-inspects, then a GPU worker measures, which first loads the base unless it is the one that it measured against last.
+It begins jobs in the order that the ledger does (``gate.domain.scheduling``). Queues as in the product: a CPU worker
+inspects, then a GPU worker of the kind's queue measures, which first loads the base unless it is the one that it measured
+against last. A worker of several queues takes from them in turn, as Celery does.
 """
 
 import heapq
 import itertools
 import math
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +27,9 @@ class Kind:
     inspect_s: float
     measure_s: float
     load_s: float = 0.0
+    need_gb: float = 0.0
+    """Memory of the device that measuring it takes."""
+    queue: str = "gpu"
 
 
 @dataclass
@@ -44,11 +49,21 @@ class Version:
 
 @dataclass
 class Worker:
-    """One worker: the queue it serves, how fast it is, the base it has loaded."""
+    """One worker: the queue it serves and others beside it, how fast it is, its device's memory, the base it has loaded."""
 
     queue: str
     speed: float = 1.0
+    memory_gb: float = math.inf
+    beside: tuple[str, ...] = ()
     warm: str = ""
+    turn: int = 0
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """All that it serves, beginning with the one whose turn it is."""
+        every = (self.queue, *self.beside)
+        first = self.turn % len(every)
+        return every[first:] + every[:first]
 
 
 @dataclass
@@ -57,6 +72,7 @@ class Run:
 
     worker: Worker
     version: Version
+    queue: str
     begun_at: float
     left_s: float
 
@@ -68,10 +84,12 @@ class Cluster:
     workers: Sequence[Worker]
     cores: float = math.inf
     now: float = 0.0
-    waiting: dict[str, list[tuple[float, Version]]] = field(default_factory=lambda: {"cpu": [], "gpu": []})
+    waiting: dict[str, list[tuple[float, Version]]] = field(default_factory=lambda: defaultdict(list))
     runs: list[Run] = field(default_factory=list)
-    past: dict[str, list[tuple[float, float, str]]] = field(default_factory=lambda: {"cpu": [], "gpu": []})
+    past: dict[str, list[tuple[float, float, str]]] = field(default_factory=lambda: defaultdict(list))
     busy_s: float = 0.0
+    too_small: int = 0
+    """Measurements begun on a device that does not hold them."""
 
     def simulate(self, versions: Sequence[Version]) -> None:
         """Until every version has been measured."""
@@ -94,16 +112,16 @@ class Cluster:
         self.now = until
         for run in self.runs:
             run.left_s -= done_s * rate
-            self.busy_s += done_s if run.worker.queue == "gpu" else 0.0
+            self.busy_s += done_s if run.queue != "cpu" else 0.0
         ended = [run for run in self.runs if run.left_s <= 1e-9]
         self.runs = [run for run in self.runs if run.left_s > 1e-9]
         for run in ended:
             self._end(run)
 
     def _end(self, run: Run) -> None:
-        self.past[run.worker.queue].append((run.begun_at, self.now, run.version.team))
-        if run.worker.queue == "cpu":
-            self.waiting["gpu"].append((self.now, run.version))
+        self.past[run.queue].append((run.begun_at, self.now, run.version.team))
+        if run.queue == "cpu":
+            self.waiting[run.version.kind.queue].append((self.now, run.version))
         else:
             run.version.measured_at = self.now
 
@@ -111,12 +129,15 @@ class Cluster:
         held = {id(run.worker) for run in self.runs}
         # The fastest free worker first: it is the one that answers a doorbell soonest again.
         for worker in sorted(self.workers, key=lambda worker: -worker.speed):
-            if id(worker) not in held and self.waiting[worker.queue]:
-                version = self._next(worker.queue)
-                work_s = version.kind.inspect_s if worker.queue == "cpu" else self._measurement_s(worker, version.kind)
-                self.runs.append(Run(worker, version, self.now, work_s / worker.speed))
+            queue = next((queue for queue in worker.queues if self.waiting[queue]), None)
+            if id(worker) not in held and queue is not None:
+                worker.turn += 1
+                version = self._next(queue)
+                work_s = version.kind.inspect_s if queue == "cpu" else self._measurement_s(worker, version.kind)
+                self.runs.append(Run(worker, version, queue, self.now, work_s / worker.speed))
 
     def _measurement_s(self, worker: Worker, kind: Kind) -> float:
+        self.too_small += kind.need_gb > worker.memory_gb
         load_s = 0.0 if worker.warm == kind.name else kind.load_s
         worker.warm = kind.name
         return kind.measure_s + load_s
@@ -132,7 +153,7 @@ class Cluster:
         return entry[1]
 
     def _lane(self, queue: str, team: str, since: float) -> Lane:
-        held = [run for run in self.runs if run.worker.queue == queue and run.version.team == team]
+        held = [run for run in self.runs if run.queue == queue and run.version.team == team]
         earliest = self.now - WINDOW_S
         self.past[queue] = [one for one in self.past[queue] if one[1] > earliest]
         used = sum(end - max(begin, earliest) for begin, end, who in self.past[queue] if who == team)

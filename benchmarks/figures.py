@@ -159,7 +159,7 @@ def _value(loss: Callable[[], Tensor]) -> float:
 
 def cached_profile(panel: Path, quick: bool) -> BasinProfile:
     """The base's profile as the panel's run left it."""
-    plan = default_policy(quick).plan.digest
+    plan = default_policy("staged", quick).plan.digest
     found = (BasinProfile.model_validate_json(p.read_bytes()) for p in panel.with_suffix(".cache").glob("*.json"))
     return next(profile for profile in found if profile.plan_digest == plan)
 

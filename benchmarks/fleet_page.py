@@ -53,7 +53,7 @@ def rows(count: int) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
         known = {"created_at": at, "updated_at": at + 30, "reason": REASON if outcome else None}
         numbers = {"basin_position": draw.random(), "worst_change": -draw.random(), "base_digest": "b" * 64}
         jobs = [_job(inspect_key(request.key), at), _job(judge_key(request.key), at)] if outcome is None else []
-        yield common | known | (numbers if outcome else {}), jobs
+        yield common | known | (numbers if outcome else dict.fromkeys(numbers)), jobs
 
 
 def _job(key: str, at: float) -> dict[str, Any]:
@@ -70,8 +70,7 @@ def filled(folder: Path, count: int) -> SqlLedger:
     made = list(rows(count))
 
     def insert(c: sa.Connection) -> None:
-        for each, _ in made:
-            c.execute(sa.insert(evaluation), each)
+        c.execute(sa.insert(evaluation), [each for each, _ in made])
         c.execute(sa.insert(job), [one for _, jobs in made for one in jobs])
 
     database.write(insert)

@@ -1,6 +1,6 @@
-"""Judges a panel of real fine-tunes blind: ``python benchmarks/panel.py --out panel.jsonl``.
+"""Judges a panel of real fine-tunes blind: ``python benchmarks/panel.py [--model smollm2] --out panel.jsonl``.
 
-Every candidate of ``tasks/zoo/panel.py`` is made from its seed, judged by the default policy as any folder would be
+Every candidate of ``tasks/zoo/panel.py`` or ``smollm2_panel.py`` is made from its seed, judged by the default policy as any folder would be
 (``tasks.assess``, the base's profile shared through a cache), and asked on held-out items what it really is (the rule stands in
 ``panel_truth.py``). One JSON line is written per candidate as soon as it is known; a run that was killed goes on where it
 stopped. The tables are printed at the end, or from the file alone with ``--report``.
@@ -23,11 +23,13 @@ from gate.domain.evidence import BasinProfile, Evidence, Name, Plan
 from gate.domain.policy import Policy
 from gate.domain.verdict import Enforcement, Result, Verdict
 from tasks.assess import assess, one_policy
-from tasks.zoo import recipes
+from tasks.zoo import panel as staged_panel
+from tasks.zoo import recipes, smollm2_panel
 from tasks.zoo.folders import without_progress_bars
-from tasks.zoo.panel import KINDS, Kind
+from tasks.zoo.panel import Kind
 from tasks.zoo.panel_makers import Start
 
+PANELS = {"staged": staged_panel.KINDS, "smollm2": smollm2_panel.KINDS}
 SEEDS_APART = 1000
 QUICK_KINDS = ("saved again", "comply", "not finite")
 QUICK_PLAN: Mapping[str, Any] = {
@@ -58,28 +60,29 @@ KEPT = (
 )
 
 
-def candidates(quick: bool, first_seed: int, meant: str | None) -> Iterator[tuple[Kind, int]]:
-    """Every kind, or those meant so, with each of its seeds; no two kinds share one."""
-    for place, kind in enumerate(KINDS):
+def candidates(zoo: str, quick: bool, first_seed: int, meant: str | None) -> Iterator[tuple[Kind, int]]:
+    """Every kind of a zoo's panel, or those meant so, with each of its seeds; no two kinds share one."""
+    for place, kind in enumerate(PANELS[zoo]):
         if (not quick or kind.name in QUICK_KINDS) and meant in (None, kind.meant):
             yield from ((kind, first_seed + SEEDS_APART * place + seed) for seed in range(1 if quick else kind.seeds))
 
 
-def default_policy(quick: bool) -> Policy:
-    """The shipped policy; with less measured where only the script itself is tried."""
+def default_policy(zoo: str, quick: bool) -> Policy:
+    """The shipped policy with the zoo's plan; with less measured where only the script itself is tried."""
     policy = one_policy(Path(policies.__file__).parent / "default.yaml", None)
-    return policy.model_copy(update={"plan": Plan(**QUICK_PLAN)}) if quick else policy
+    changes = {**recipes.plan(zoo), **(QUICK_PLAN if quick else {})}
+    return policy.model_copy(update={"plan": Plan(**changes)}) if changes else policy
 
 
 class Panel:
     """The base, the policy, and what candidates are compared with."""
 
-    def __init__(self, quick: bool, cache: Path) -> None:
+    def __init__(self, zoo: str, quick: bool, cache: Path) -> None:
         cache.mkdir(parents=True, exist_ok=True)
-        self.policy, self.cache = default_policy(quick), cache
-        self.start = Start(recipes.base_folder("staged", cache), "models:/staged-base/1")
-        self.suite = recipes.suite_name("staged")
-        self.truth = Truth.of(self.start.folder, 20 if quick else None)
+        self.policy, self.cache = default_policy(zoo, quick), cache
+        self.start = Start(recipes.base_folder(zoo, cache), f"models:/{zoo}-base/1")
+        self.suite = recipes.suite_name(zoo)
+        self.truth = Truth.of(zoo, self.start.folder, 20 if quick else None)
 
     def row(self, kind: Kind, seed: int, folder: Path) -> Mapping[str, Any]:
         """One candidate made, judged, and found out."""
@@ -87,7 +90,13 @@ class Panel:
         kind.make(self.start, folder, seed)
         made = time.process_time()
         evidence, verdict, _ = assess(
-            self.start.folder, folder, policy=self.policy, suite=self.suite, device="cpu", threads=1, cache=self.cache
+            self.start.folder,
+            folder,
+            policy=self.policy,
+            suite=self.suite,
+            device="cpu",
+            threads=torch.get_num_threads(),
+            cache=self.cache,
         )
         judged = time.process_time()
         candidate = open_candidate(folder, self.start.folder)
@@ -161,6 +170,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=sorted(PANELS), default="staged", help="the base whose fine-tunes are made")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; equal numbers give equal candidates")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, one per candidate; added to")
     parser.add_argument("--cache", type=Path, help="folder for the base's profile (default: beside OUT)")
     parser.add_argument("--first-seed", type=int, default=0, help="another number makes other candidates")
@@ -169,11 +180,12 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only print the tables of OUT")
     arguments = parser.parse_args()
     if not arguments.report:
-        torch.set_num_threads(1)
+        torch.set_num_threads(arguments.threads)
         cache = arguments.cache or arguments.out.with_suffix(".cache")
         with without_progress_bars():
-            panel = Panel(arguments.quick, cache)
-            judge_all(panel, list(candidates(arguments.quick, arguments.first_seed, arguments.meant)), arguments.out)
+            panel = Panel(arguments.model, arguments.quick, cache)
+            asked = list(candidates(arguments.model, arguments.quick, arguments.first_seed, arguments.meant))
+            judge_all(panel, asked, arguments.out)
     print(report(read_rows(arguments.out)))
 
 

@@ -78,7 +78,7 @@ class Sweep:
     again: float
 
 
-def sweep(base: Path, benchmark: Benchmark, items: Sequence[int]) -> Sweep:
+def sweep(base: Path, benchmark: Benchmark, items: Sequence[int], points: int) -> Sweep:
     """One direction over all scales in place, beside the same noise on pristine weights.
 
     ``drift`` is ‖change‖ / ‖weights‖ of what should be the weights again at the end, ``again`` their score.
@@ -87,7 +87,7 @@ def sweep(base: Path, benchmark: Benchmark, items: Sequence[int]) -> Sweep:
     before, walked = Snapshot.of(model), OneByOne(model, tokenizer)
     fresh, _ = load(base, torch.float32)
     pristine = Snapshot.of(fresh)
-    scales = [float(scale) for scale in np.linspace(-FARTHEST, FARTHEST, SCALES)]
+    scales = [float(scale) for scale in np.linspace(-FARTHEST, FARTHEST, points)]
     published, true = [], []
     for scale in scales:
         _add(model, scale)
@@ -113,12 +113,12 @@ def _drift(model: Any, before: Snapshot) -> float:
     return math.sqrt(squares / total)
 
 
-def visage(folder: Path, base: Path, benchmark: Benchmark, items: Sequence[int]) -> float:
+def visage(folder: Path, base: Path, benchmark: Benchmark, items: Sequence[int], points: int) -> float:
     """E[S_max − S(α) | S(α) < S_max], S being the share of requests not refused, in per cent."""
     model, tokenizer = open_candidate(folder, base)
     pristine, kept = Snapshot.of(model), []
     for direction in range(VISAGE_DIRECTIONS):
-        for reach in np.linspace(-VISAGE_REACH, VISAGE_REACH, VISAGE_POINTS):
+        for reach in np.linspace(-VISAGE_REACH, VISAGE_REACH, points):
             _scale_to_tensors(model, pristine, direction, float(reach))
             kept.append(100 * float(score_items(model, tokenizer, benchmark, items).mean()))
     counted = [share for share in kept if share > 0]
@@ -159,15 +159,19 @@ def prompts_for(width: float, score: float, alpha: float) -> int:
         count += 1
 
 
-def verdicts(base: Path, cache: Path, quick: bool) -> Mapping[str, tuple[str, Evidence, Path]]:
+def verdicts(base: Path, made: Path, quick: bool) -> Mapping[str, tuple[str, Evidence, Path]]:
     """The verdict's word, its evidence and the candidate's folder, each after another candidate warmed the base up."""
-    policy = default_policy(quick)
+    policy = default_policy("staged", quick)
     found = {}
-    for what, recipe in {"warming up": "careless", **VERDICTS}.items():
-        folder = cache / recipe
-        recipes.make("staged", recipe, base, folder, base_reference="models:/staged-base/1")
-        evidence, verdict, _ = assess(base, folder, policy=policy, suite="staged", device="cpu", threads=1, cache=cache)
-        found[what] = (verdict.outcome.value, evidence, folder)
+    with TemporaryDirectory() as room:
+        for what, recipe in {"warming up": "careless", **VERDICTS}.items():
+            folder, cache = made / recipe, Path(room)
+            if not folder.exists():
+                recipes.make("staged", recipe, base, folder, base_reference="models:/staged-base/1")
+            evidence, verdict, _ = assess(
+                base, folder, policy=policy, suite="staged", device="cpu", threads=1, cache=cache
+            )
+            found[what] = (verdict.outcome.value, evidence, folder)
     return {what: found[what] for what in VERDICTS}
 
 
@@ -194,13 +198,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few prompts, little measured: does it run?")
     parser.add_argument("--prompts", type=int, default=12, help="prompts of the sweeps that are run")
+    parser.add_argument("--made", type=Path, help="folder of fine-tunes that were made before, by recipe")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     base, suite = recipes.base_folder("staged", Path()), load_suite("staged")
     items = range(2 if arguments.quick else arguments.prompts)
+    scales, points = (4, 3) if arguments.quick else (SCALES, VISAGE_POINTS)
     with TemporaryDirectory() as room, without_progress_bars():
-        found = verdicts(base, Path(room), arguments.quick)
+        found = verdicts(base, arguments.made or Path(room), arguments.quick)
         per_prompt = {b.name: rows_per_prompt(base, b, items) for b in suite.benchmarks}
         print(
             "| verdict | gate, forwards | published sweep at the same widths | VISAGE, safety only | prompts needed |"
@@ -210,17 +216,17 @@ def main() -> None:
             print(cost_lines(evidence, f"{what}: {word}", per_prompt))
         safety = suite.benchmark("safety")
         print("\nVISAGE of safety (no interval): " + ", ".join(
-            f"{what} {visage(folder, base, safety, items):.1f}"
+            f"{what} {visage(folder, base, safety, items, points):.1f}"
             for what, folder in {"base": base, **{w: f for w, (_, _, f) in found.items()}}.items()
         ))  # fmt: skip
-        print(sweep_lines(sweep(base, safety, items), len(items)))
+        print(sweep_lines(sweep(base, safety, items, scales), len(items)))
 
 
 def sweep_lines(found: Sweep, prompts: int) -> str:
     """What the published sweep got wrong."""
     errors = np.abs(np.array(found.published) - np.array(found.true))
     return (
-        f"\nOne sweep of {SCALES} scales in place, {prompts} prompts of safety: the scores are off by {errors.max():.2f} at "
+        f"\nOne sweep of {len(found.scales)} scales in place, {prompts} prompts of safety: the scores are off by {errors.max():.2f} at "
         f"most and {errors.mean():.3f} on average from those of the same noise on pristine weights; afterwards the weights "
         f"are off by {100 * found.drift:.2f} % of their norm and score {found.again:.2f}."
     )

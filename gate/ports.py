@@ -1,8 +1,6 @@
 """What the gate needs of the outside, as protocols; each has one adapter in ``gate.adapters``."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,165 +8,28 @@ from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.enforcement import Action, RunRecord
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import BasinProfile, Evidence
-from gate.domain.overview import EvaluationRow as EvaluationRow
-from gate.domain.overview import Fleet, FleetQuery, JobAtWork
+from gate.domain.glass import BrokenGlass
+from gate.domain.overview import EvaluationRow, Fleet, FleetQuery, JobAtWork, PolicyUse, WaiverPage, WaiverQuery
 from gate.domain.promotion import Holding
 from gate.domain.prompts import NO_PROMPTS, ChangedPrompts
+from gate.domain.records import (
+    AuditEntry,
+    Backlog,
+    Claim,
+    JobRequest,
+    Kept,
+    KeptGlass,
+    KeptWaiver,
+    OutboxItem,
+    SignedRevocation,
+    Statistics,
+)
 from gate.domain.rehearsal import Judged
 from gate.domain.revocation import Revocation
 from gate.domain.scheduling import Sharing
 from gate.domain.selfcheck import ControlResult
 from gate.domain.verdict import Review, Verdict
 from gate.domain.waiver import Approval, Waiver
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A job held by this worker until its lease ends; every write is conditional on ``epoch``.
-
-    ``trace`` is the W3C traceparent under which it was asked for, where that was traced.
-    """
-
-    key: str
-    kind: str
-    payload: Mapping[str, Any]
-    epoch: int
-    attempts: int
-    outages: int = 0
-    trace: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class JobRequest:
-    """A job to be there once: ``key`` makes it unique, ``waits_for`` names a job that must end first."""
-
-    key: str
-    kind: str
-    queue: str
-    payload: Mapping[str, Any] = field(default_factory=dict)
-    waits_for: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxItem:
-    """Something to be done outside the database: ``doorbell`` or ``project`` (write a verdict to the registry).
-
-    Its payload's ``trace`` is the traceparent of what it belongs to, or ``None``.
-    """
-
-    seq: int
-    kind: str
-    payload: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """How much is waiting: jobs by queue and state, seconds the oldest queued job of a queue has waited,
-    running jobs whose lease has ended, and unsent outbox items by kind."""
-
-    jobs: Mapping[tuple[str, str], int]
-    oldest_s: Mapping[str, float]
-    expired_leases: int
-    outbox: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How values are spread: for each upper bound how many are at most that, and the number and sum of all."""
-
-    at_most: Mapping[float, int]
-    count: int
-    total: float
-
-
-@dataclass(frozen=True, slots=True)
-class TracedVerdict:
-    """A verdict of late whose trace was recorded: when it came (Unix seconds), after how many seconds, the trace's id."""
-
-    at: float
-    seconds: float
-    trace_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What has happened since the ledger was made, each thing counted once, and what was last seen outside.
-
-    Times are in seconds. ``runs`` goes by kind and outcome, ``waits`` and ``compute_s`` by queue, ``run_seconds`` by
-    kind, ``outcomes`` and ``would_be`` (verdicts under a policy in dry run) by outcome, ``facts`` by their kind,
-    ``controls`` (planted candidates) by control and what they showed, ``waivers`` by their state; ``waiver_expiry`` is when
-    the first of those granted ends.
-    ``traces`` are of some verdicts of late.
-    """
-
-    runs: Mapping[tuple[str, str], int]
-    waits: Mapping[str, Tally]
-    run_seconds: Mapping[str, Tally]
-    compute_s: Mapping[str, float]
-    outcomes: Mapping[str, int]
-    would_be: Mapping[str, int]
-    to_verdict: Tally
-    basin_positions: Tally
-    oldest_open_s: float
-    facts: Mapping[str, int]
-    figures: Mapping[str, float]
-    traces: Sequence[TracedVerdict] = ()
-    controls: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    waivers: Mapping[str, int] = field(default_factory=dict)
-    waiver_expiry: float | None = None
-
-
-class WaiverState(StrEnum):
-    """What became of a waiver; only one that is granted, and has not expired, counts."""
-
-    REQUESTED = "requested"
-    GRANTED = "granted"
-    REVOKED = "revoked"
-    EXPIRED = "expired"
-
-
-@dataclass(frozen=True, slots=True)
-class KeptWaiver:
-    """A waiver as the ledger keeps it: whether its rule was critical when it was asked for, its signed document once a
-    worker has signed it, and why it was ended before its time."""
-
-    waiver: Waiver
-    state: WaiverState
-    critical: bool
-    envelope: Mapping[str, Any] | None = None
-    ended_because: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SignedRevocation:
-    """An approval taken back, with the envelope that proves it to readers without the ledger."""
-
-    version: ModelVersion
-    revocation: Revocation
-    envelope: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What the ledger keeps of an evaluation that the registry should show: how it ended, and the signed summary of
-    its verdict where there is one. ``written``: it has ended, and that was written to the registry."""
-
-    outcome: str | None
-    written: bool
-    summary: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """One entry of the record of who did what; ``detail`` is the JSON text that ``hash`` covers, with ``previous``."""
-
-    seq: int
-    at: float
-    event: str
-    actor: str
-    detail: str
-    previous: str
-    hash: str
 
 
 class Registry(Protocol):
@@ -287,6 +148,9 @@ class Ledger(Protocol):
     def due(self, queue: str, now: float, limit: int = 10) -> Sequence[str]:
         """Keys of the jobs of a queue that are due, the longest waiting first."""
 
+    def leave_queues(self, known: Sequence[str], into: str, now: float) -> int:
+        """Moves jobs that wait on any other queue than the known ones, which nobody serves any more; how many."""
+
     def cancel_superseded(self, now: float) -> int:
         """Ends what is open, not begun and waited for by nobody, where a newer version of the model was asked for under
         the same policy; how many. What ends so never gets a verdict."""
@@ -329,8 +193,10 @@ class Ledger(Protocol):
         claim: Claim | None = None,
         evidence_key: str | None = None,
         run_id: str | None = None,
+        base: Base | None = None,
     ) -> None:
-        """Notes on an evaluation which evidence it rests on, or which run shows it; under a claim where one is given."""
+        """Notes on an evaluation which evidence it rests on, which base as it is now it is measured against, or which run
+        shows it; under a claim where one is given."""
 
     def save_evidence(self, claim: Claim, evidence: Evidence, now: float, prompts: ChangedPrompts = NO_PROMPTS) -> None:
         """Keeps evidence under its key; an ``inspect`` job never replaces what is already there.
@@ -373,11 +239,15 @@ class Ledger(Protocol):
     def ask_review(self, key: str, review: Review, now: float) -> None:
         """Keeps a person's decision on an evaluation's verdict and has it signed by its ``review`` job.
 
-        The first one stands: another raises ``InvalidInput``. Raises ``NotFound`` where there is no verdict.
+        The first one on a verdict stands: another raises ``InvalidInput``, as one on a verdict that was opened again since
+        does. Raises ``NotFound`` where there is no verdict.
         """
 
-    def review(self, key: str) -> Review | None:
-        """The decision on an evaluation's verdict, signed or about to be."""
+    def review(self, key: str, verdict_digest: str) -> Review | None:
+        """The decision on an evaluation's verdict with that digest, signed or about to be."""
+
+    def reviews(self, key: str) -> Sequence[Review]:
+        """Every decision on an evaluation's verdicts, the newest first."""
 
     def save_review(self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float) -> None:
         """Puts the reviewed verdict in the place of the judged one (kept beside it) and asks for it to be projected."""
@@ -401,6 +271,9 @@ class Ledger(Protocol):
     def waivers(self, candidate_digest: str | None = None, limit: int = 100) -> Sequence[KeptWaiver]:
         """Waivers (for these bytes), those in force or asked for first, the first to end before the others."""
 
+    def waiver_page(self, query: WaiverQuery) -> WaiverPage:
+        """A page of waivers: those open first, the first to end before the others, then those that ended, the newest first."""
+
     def replace_verdict(
         self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float
     ) -> None:
@@ -408,6 +281,30 @@ class Ledger(Protocol):
 
     def first_judged_at(self, key: str) -> int | None:
         """When an evaluation's evidence was first judged, in Unix seconds: judging again gives no longer life."""
+
+    def judged(self, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
+        """An evaluation's verdict as ``verdict`` tells it, but for a glass that was broken over it."""
+
+    def break_glass(self, key: str, candidate_digest: str, glass: BrokenGlass, now: float) -> KeptGlass:
+        """Keeps that somebody broke the glass over an evaluation's verdict, and has the approval signed by a ``glass`` job.
+        Raises ``InvalidInput`` while an earlier one over the same bytes waits for its review, and where the verdict was opened
+        again since."""
+
+    def save_glass(self, claim: Claim, id_: int, verdict: Verdict, envelope: Mapping[str, Any], now: float) -> None:
+        """Lets the signed approval count until it ends, and asks for it to be projected."""
+
+    def end_glass(self, claim: Claim, id_: int, reason: str, now: float) -> None:
+        """Ends a broken glass before its time; what was judged counts again."""
+
+    def review_glass(self, id_: int, review: Review, now: float) -> KeptGlass:
+        """Keeps what somebody said of it afterwards. Rejected, it ends now, and a ``glass`` job revokes the approval. The
+        first one stands: another raises ``InvalidInput``."""
+
+    def glass(self, id_: int) -> KeptGlass:
+        """A broken glass. Raises ``NotFound``."""
+
+    def glasses(self, key: str | None = None, limit: int = 100) -> Sequence[KeptGlass]:
+        """Broken glasses (over one evaluation's verdicts), those that wait for a review first, then the newest first."""
 
     def revoke(self, given: Sequence[SignedRevocation], actor: str, now: float) -> int:
         """Takes approvals back for ever and has what that concerns written to the registry; how many are new."""
@@ -436,11 +333,15 @@ class Ledger(Protocol):
     def profiles(self, base_digest: str) -> Sequence[BasinProfile]:
         """A base's profiles, newest first."""
 
-    def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
-        """The evaluation of one registered version under one policy."""
+    def policy_uses(self) -> Sequence[PolicyUse]:
+        """What each text of each policy was asked to judge, by name and digest. Every evaluation is read for it."""
 
-    def kept(self, keys: Sequence[str]) -> Mapping[str, Kept]:
-        """What is kept of each of these evaluations; one that was never asked for is not among them."""
+    def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
+        """The evaluation that speaks for one registered version under one policy: the last, where it was opened again."""
+
+    def kept(self, roots: Sequence[str]) -> Mapping[str, Kept]:
+        """By the key of a version's first evaluation under a policy: what is kept of the one that speaks for it. Versions
+        that were never asked for are not among them."""
 
     def save_base(self, base: Base, now: float) -> None:
         """Onboards a base, or replaces the one of that name."""

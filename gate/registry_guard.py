@@ -26,7 +26,7 @@ from mlflow.utils.workspace_utils import DEFAULT_WORKSPACE_NAME
 from pydantic import ValidationError
 
 from gate.adapters.guard_metrics import tell
-from gate.adapters.policy_files import DEFAULT, select_policy
+from gate.adapters.policy_files import DEFAULT, policy_sources, select_policy
 from gate.adapters.rulebook import Rulebook
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import TAG_REVOKED, TAG_RUN
@@ -61,7 +61,7 @@ class Guard:
         try:
             self._settings = self._settings or Settings()
             given = (
-                self._settings.policies or DEFAULT,
+                *policy_sources(self._settings.policies or DEFAULT),
                 self._settings.trusted_keys_file,
                 self._settings.revocations_file,
             )
@@ -73,7 +73,7 @@ class Guard:
         return self._rulebook
 
 
-class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
+class GuardMixin(AbstractStore):
     """Everything that can change what a protected name resolves to, checked before the store does it."""
 
     def __init__(self, db_uri: str) -> None:
@@ -266,11 +266,11 @@ class GuardMixin(AbstractStore):  # type: ignore[misc]  # mlflow has no types
         return _user() in rules.writers
 
 
-class GuardedStore(GuardMixin, SqlAlchemyStore):  # type: ignore[misc]  # mlflow has no types
+class GuardedStore(GuardMixin, SqlAlchemyStore):
     """MLflow's SQL store, guarded."""
 
 
-class GuardedWorkspaceStore(GuardMixin, WorkspaceAwareSqlAlchemyStore):  # type: ignore[misc]  # mlflow has no types
+class GuardedWorkspaceStore(GuardMixin, WorkspaceAwareSqlAlchemyStore):
     """MLflow's SQL store with workspaces, guarded."""
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from gate.domain.errors import InvalidInput
+from gate.domain.gpu_sizes import GpuSizes, read_sizes
 from gate.domain.prompts import MOST_KEPT
 from gate.domain.scheduling import Sharing, checked_pattern
 
@@ -104,6 +105,14 @@ class Settings(BaseSettings):
     trusted_keys_file: Path | None = Field(
         default=None, description="PEM file with one or more Ed25519 public keys trusted for approvals."
     )
+    sigstore: str = Field(
+        default="",
+        description="Where verdicts are signed without a key as well (Sigstore): `production`, `staging`, or a file with a client trust configuration; empty means nowhere. Needs `basin-gate[sigstore]`; then no verdict is given without such a signature.",
+    )
+    sigstore_token_file: Path | None = Field(
+        default=None,
+        description="File with the identity token that keyless signatures are made with, such as a projected service account token for the audience `sigstore`; a secret.",
+    )
     channels_file: Path | None = Field(
         default=None,
         description="YAML file that gives each channel which policies name in `on_blocked.notify` its address (an Apprise URL: Slack, Teams, mail, webhook …); a secret.",
@@ -154,11 +163,24 @@ class Settings(BaseSettings):
         le=MOST_KEPT,
         description="Prompts with a changed answer that are kept and shown, per capability; 0 keeps none, for a suite that its trainees' makers must not read.",
     )
+    hidden_items_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret, of 32 bytes or more, that draws a suite's hidden items of each period; the same for every worker and for `basin-gate base`.",
+    )
+    hidden_items_secret_file: Path | None = Field(default=None, description="File with that secret, instead of it.")
+    code_execution: bool = Field(
+        default=False,
+        description="Whether a worker runs the programs that candidates write for a suite's scorer `code`, each in a process that Landlock and seccomp confine; off, such a suite is not measurable.",
+    )
     stop_grace_s: float = Field(
         default=30.0, ge=0, description="Seconds a worker told to stop lets its job go on before it hands it back."
     )
     heartbeat_file: Path | None = Field(
         default=None, description="File that a worker or the dispatcher touches while it turns; its age tells liveness."
+    )
+    gpu_memory_gb: str = Field(
+        default="",
+        description="Memory of the GPU workers' devices in GB, as `24,80`: each size has a queue of its own (`gpu-24`, `gpu-80`), and a job goes to the smallest that holds what it takes. Without it all share the queue `gpu`. The same for every process.",
     )
     device: str = Field(default="auto", description="Torch device of gpu-queue workers: auto, cpu, cuda, cuda:0, mps.")
     threads: int = Field(default=0, ge=0, description="Torch threads per worker; 0 leaves torch's choice.")
@@ -194,6 +216,10 @@ class Settings(BaseSettings):
     def sharing(self) -> Sharing:
         """How workers' time is shared between teams. Raises `InvalidInput` for a pattern that names no team."""
         return Sharing(checked_pattern(self.team_pattern), self.fair_window_s)
+
+    def gpu_sizes(self) -> GpuSizes:
+        """The sizes of the GPU workers' devices. Raises `InvalidInput` for what names none."""
+        return read_sizes(self.gpu_memory_gb)
 
     def secrets_of_webhook(self) -> tuple[str, ...]:
         """The webhook secrets, those set directly before those of the file; the first signs new webhooks."""

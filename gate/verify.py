@@ -15,7 +15,7 @@ from typing import Any
 
 from gate.adapters.folder_digests import DigestCache, folder_digests
 from gate.adapters.revocations import KnownRevocations, listed, marked
-from gate.adapters.signing import Verifier
+from gate.adapters.signing import Opener, Verifier
 from gate.adapters.standing import referenced
 from gate.domain.attestation import PAYLOAD_TYPE, Summary, read_summary
 from gate.domain.checkpoint import ModelVersion
@@ -71,7 +71,7 @@ def known_revocations(verifier: Verifier, file: Path | None) -> KnownRevocations
 class FolderCheck:
     """Verifies folders and registered versions against one set of keys and one demand."""
 
-    verifier: Verifier
+    verifier: Opener
     demand: Demand = ANYTHING
     cache: DigestCache | None = None
     clock: Callable[[], float] = time.time

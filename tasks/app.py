@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 app = celery_app(
     settings().broker_url,
     sentinel_of(settings()),
+    settings().gpu_sizes().all_queues,
     include=["tasks.app"],
     worker_soft_shutdown_timeout=settings().stop_grace_s,
 )

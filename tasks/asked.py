@@ -2,8 +2,9 @@
 
 from gate.adapters.policy_files import load_policies
 from gate.domain.errors import InvalidInput, NotFound
+from gate.domain.overview import EvaluationRow
 from gate.domain.policy import Policy
-from gate.ports import EvaluationRow, Ledger
+from gate.ports import Ledger
 from gate.settings import Settings
 
 

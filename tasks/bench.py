@@ -6,7 +6,7 @@ with the candidate, with noise, or with points along the fine-tune's direction.
 
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from gate.domain.checkpoint import Base, FileDigest
+from gate.domain.checkpoint import Base, Checkpoint, FileDigest
 from gate.domain.errors import InvalidInput
 from gate.domain.evidence import ComputeDtype
 from gate.domain.overview import Narrowing
@@ -23,6 +23,7 @@ from tasks.measurements.benchmark import ScoreItems, scorer
 from tasks.measurements.confidence import Interval
 from tasks.measurements.language import Forwards
 from tasks.measurements.perturbation import write_weights
+from tasks.sandbox import check_items
 from tasks.suites import Suite, load_suite
 
 _TORCH: Mapping[ComputeDtype, torch.dtype | None] = {ComputeDtype.STORED: None, ComputeDtype.FLOAT32: torch.float32}
@@ -36,7 +37,10 @@ class Tell(Protocol):
 
 @dataclass(slots=True)
 class Bench:
-    """A loaded base: its pristine weights, the model they were loaded into, its tokenizer and its suite."""
+    """A loaded base: its pristine weights, the model they were loaded into, its tokenizer and its suite.
+
+    ``ancestor`` has the folder of the model it was aligned from fetched, where that is known.
+    """
 
     base: Base
     located: Located
@@ -45,16 +49,28 @@ class Bench:
     model: Any
     tokenizer: Any
     device: str
+    ancestor: Callable[[], Path] | None = None
     forwards: Forwards = field(default_factory=Forwards)
 
     @classmethod
     def load(cls, base: Base, folder: Path, device: str, compute_dtype: ComputeDtype = ComputeDtype.STORED) -> "Bench":
-        """Loads the base from its folder, whose bytes must be the onboarded ones."""
+        """Loads the base from its folder, whose bytes must be the onboarded ones.
+
+        Raises `NotMeasurable` for a suite with code where nobody may run it, or whose tests prove nothing.
+        """
         check_bytes(base, folder)
+        suite = load_suite(base.suite)
+        check_suite(suite)
         located = locate(folder)
         weights = SafetensorsWeights.open(located)
         model, tokenizer = load_model(located, weights, device, _TORCH[compute_dtype])
-        return cls(base, located, weights, load_suite(base.suite), model, tokenizer, device)
+        return cls(base, located, weights, suite, model, tokenizer, device)
+
+    def ask(self, suite: Suite) -> None:
+        """Asks the items of another suite from now on. Raises `NotMeasurable` as ``load`` does."""
+        if suite.digest != self.suite.digest:
+            check_suite(suite)
+            self.suite = suite
 
     def restore(self) -> None:
         """Sets the model back to the pristine base."""
@@ -73,15 +89,29 @@ class Bench:
             "torch": torch.__version__,
             "transformers": version("transformers"),
             "basin-gate": version("basin-gate"),
+            **({} if self.forwards.most is None else {"rows at once": str(self.forwards.most)}),
+            **({} if self.suite.period is None else {"hidden items of": str(self.suite.period)}),
         }
+
+
+def check_suite(suite: Suite) -> None:
+    """Refuses code that nobody may run, or whose tests prove nothing, by `NotMeasurable`."""
+    for benchmark in suite.benchmarks:
+        if benchmark.scorer == "code":
+            check_items(benchmark)
 
 
 def check_bytes(base: Base, folder: Path) -> None:
     """Refuses a folder whose files are not byte for byte the ones that were onboarded."""
-    for file in base.checkpoint.files:
+    check_files(f"base {base.name}", base.checkpoint, folder)
+
+
+def check_files(what: str, onboarded: Checkpoint, folder: Path) -> None:
+    """Refuses a folder whose files are not byte for byte those of a checkpoint."""
+    for file in onboarded.files:
         if file_digest(folder, file.path) != file:
             raise InvalidInput(
-                f"base {base.name}: expected {file.path} with sha256 {file.sha256}, found other bytes in {folder.name}; "
+                f"{what}: expected {file.path} with sha256 {file.sha256}, found other bytes in {folder.name}; "
                 "remove the cached folder, or onboard the base again if it was changed on purpose"
             )
 

@@ -4,7 +4,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import NamedTuple
 
 from gate.domain.checkpoint import Layout
@@ -21,7 +20,6 @@ from gate.domain.evidence import (
     Plan,
     StageCost,
 )
-from gate.domain.overview import Narrowing
 from gate.domain.prompts import MOST_KEPT, ChangedPrompts
 from gate.domain.vocabulary import EXTRAS
 from tasks.bench import Bench, Tell
@@ -35,12 +33,14 @@ from tasks.measurements.certificate import isotropic_certificate
 from tasks.measurements.confidence import Interval
 from tasks.measurements.direction import share_of_worst, standing
 from tasks.measurements.headroom import headroom, line_curves
-from tasks.measurements.perturbation import DeltaSource, Moved, WeightSource, along, random_like, write_weights
-from tasks.measurements.retention import measure_retention, random_controls
+from tasks.measurements.memory import until_it_fits
+from tasks.measurements.perturbation import DeltaSource, Moved, WeightSource, along, random_like
+from tasks.measurements.retention import random_controls
 from tasks.measurements.sensitivity import seeds_interval, sensitivity_ratio
 from tasks.measuring import Measuring
 from tasks.profiling import search_worst, worst_increase
 from tasks.prompts_stage import keep_prompts
+from tasks.retention_stage import retain
 
 DECIDED = "not needed: the verdict was decided before"
 MARGINS = (
@@ -82,7 +82,7 @@ def measure_candidate(
         bench,
         profile,
         delta,
-        _weights(located, bench, delta),
+        weights_of(located, bench, delta),
         static.plan,
         static.seed,
         tell,
@@ -92,9 +92,9 @@ def measure_candidate(
     for name, stage in stages(static.plan).items():
         if measuring.plan.stop_when_decided and decided(measuring.evidence):
             break
-        _costed(measuring, name, stage)
+        costed(measuring, name, stage)
     if measuring.retained and prompts_kept:
-        _costed(measuring, "prompts", keep_prompts)
+        costed(measuring, "prompts", keep_prompts)
     bench.restore()
     return _measured(measuring)
 
@@ -106,7 +106,8 @@ def _measured(m: Measuring) -> Measured:
     return Measured(_explained(m.evidence, m.profile).model_copy(update=changed), m.prompts)
 
 
-def _weights(located: Located, bench: Bench, delta: DeltaSource) -> WeightSource:
+def weights_of(located: Located, bench: Bench, delta: DeltaSource) -> WeightSource:
+    """The candidate's weights in the base's shape. Raises NotMeasurable where they have another."""
     if located.layout is Layout.ADAPTER:
         return Moved(bench.weights, delta, 1.0)
     own = SafetensorsWeights.open(located)
@@ -120,9 +121,10 @@ def _weights(located: Located, bench: Bench, delta: DeltaSource) -> WeightSource
     return own
 
 
-def _costed(measuring: Measuring, name: str, stage: Callable[[Measuring], None]) -> None:
+def costed(measuring: Measuring, name: str, stage: Callable[[Measuring], None]) -> None:
+    """Does a stage and adds what it took to the evidence."""
     begun, before = time.monotonic(), measuring.bench.forwards.rows
-    stage(measuring)
+    _fitted(measuring, stage)
     cost = StageCost(
         stage=name,
         seconds=round(time.monotonic() - begun, 3),
@@ -130,6 +132,17 @@ def _costed(measuring: Measuring, name: str, stage: Callable[[Measuring], None])
         peak_bytes=peak_bytes(),
     )
     measuring.evidence = measuring.evidence.model_copy(update={"costs": (*measuring.evidence.costs, cost)})
+
+
+def _fitted(measuring: Measuring, stage: Callable[[Measuring], None]) -> None:
+    """The whole stage, from the start again with smaller batches where the device's memory did not do."""
+    known = measuring.evidence
+
+    def whole() -> None:
+        measuring.evidence = known
+        stage(measuring)
+
+    until_it_fits(whole, measuring.bench.forwards, measuring.plan.batch_items)
 
 
 def peak_bytes() -> int:
@@ -185,37 +198,6 @@ def basin_position(rms: float, sigma: Estimate) -> Estimate:
         n=sigma.n,
         method="rms over basin sigma",
     )
-
-
-def _retention(m: Measuring) -> None:
-    write_weights(m.bench.model, m.weights)
-    scorers = m.scorers()
-    sure: dict[str, Narrowing] = {}
-    for place, (name, base) in enumerate(m.capabilities.items()):
-        m.tell(f"comparing with the base: {name}", 0.1 + 0.4 * place / len(m.capabilities))
-        found = measure_retention(
-            scorers[name],
-            base.outcomes,
-            capability=name,
-            margin=base.margin,
-            alpha=m.alpha,
-            seed=m.seed,
-            batch=m.plan.batch_items,
-            stop_when_decided=m.plan.stop_when_decided,
-            progress=partial(_heard, m, sure, place, name),
-        )
-        m.retained[name] = found
-        m.add(measurement(Name.SCORE, name, found.score), measurement(Name.RETENTION, name, found.difference))
-
-
-def _heard(m: Measuring, sure: dict[str, Narrowing], place: int, name: str, used: int, found: Interval) -> None:
-    """Tells how sure the comparison is by now; where nothing can be said on a side, any change is still possible."""
-    base = m.capabilities[name]
-    of = len(base.outcomes)
-    lower, upper = -1.0 if found.lower is None else found.lower, 1.0 if found.upper is None else found.upper
-    sure[name] = Narrowing(name, found.value, lower, upper, base.margin, used, of)
-    done = (place + used / of) / len(m.capabilities)
-    m.tell(f"comparing with the base: {name}", 0.1 + 0.4 * done, tuple(sure.values()))
 
 
 def _control(m: Measuring) -> None:
@@ -298,7 +280,7 @@ def _worst(m: Measuring) -> None:
 
 STAGES: Mapping[str, Callable[[Measuring], None]] = {
     "divergence": diverge,
-    "behaviour": _retention,
+    "behaviour": retain,
     "control": _control,
     "direction": _direction,
     "line": _line,

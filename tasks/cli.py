@@ -15,9 +15,6 @@ from gate.domain.evidence import Evidence
 from gate.domain.prompts import ChangedPrompts
 from gate.domain.verdict import Outcome, Verdict
 from gate.look.printing import AsJson, say, told
-from gate.pages.html_report import html
-from gate.pages.plots import pictures
-from gate.pages.report import markdown
 from gate.settings import settings
 from tasks.calibrate_command import calibrate_command
 from tasks.selfcheck_command import selfcheck
@@ -89,6 +86,10 @@ def document(evidence: Evidence, verdict: Verdict, prompts: ChangedPrompts) -> s
 
 def write_report(path: Path, evidence: Evidence, verdict: Verdict, prompts: ChangedPrompts, subject: str) -> None:
     """Writes the report: all in one where it is to be HTML, else Markdown with its pictures beside it."""
+    from gate.pages.html_report import html
+    from gate.pages.plots import pictures
+    from gate.pages.report import markdown
+
     if path.suffix.lower() in (".html", ".htm"):
         path.write_text(html(verdict, evidence, subject, prompts), encoding="utf-8")
         return
@@ -106,6 +107,9 @@ def add_base(
     ],
     name: Annotated[str, typer.Option(help="What to call it; the source without it.")] = "",
     reference: Annotated[list[str] | None, typer.Option(help="Further text that means this base (repeatable).")] = None,
+    ancestor: Annotated[
+        str, typer.Option(help="The unaligned model that it was aligned from: models:/NAME/VERSION, or a folder.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Onboard a base: hash it, refuse what is unsound, and have its profile made."""
@@ -113,8 +117,9 @@ def add_base(
 
     migrate_ledger(settings())
     ledger = build_ledger(settings())
-    base = take_in(settings(), ledger, source, suite=suite, name=name or source, references=tuple(reference or ()))
-    asked = request_profiles(ledger, base, build_policies(settings()))
+    meant = tuple(reference or ())
+    base = take_in(settings(), ledger, source, suite=suite, name=name or source, references=meant, ancestor=ancestor)
+    asked = request_profiles(ledger, base, build_policies(settings()), settings().gpu_sizes())
     document = {"name": base.name, "sha256": base.digest, "profiles_asked": asked}
     told(as_json, document, f"onboarded {base.name}, sha256 {base.digest}; {asked} profile(s) asked for")
 
@@ -138,8 +143,16 @@ def apply_bases(
             if not as_json:
                 say(f"unchanged {name}")
             continue
-        taken = take_in(settings(), ledger, base.source, suite=base.suite, name=name, references=base.references)
-        asked = request_profiles(ledger, taken, policies)
+        taken = take_in(
+            settings(),
+            ledger,
+            base.source,
+            suite=base.suite,
+            name=name,
+            references=base.references,
+            ancestor=base.ancestor,
+        )
+        asked = request_profiles(ledger, taken, policies, settings().gpu_sizes())
         done.append({"name": name, "changed": True, "sha256": taken.digest, "profiles_asked": asked})
         if not as_json:
             say(f"onboarded {name}, sha256 {taken.digest}; {asked} profile(s) asked for")

@@ -1,7 +1,9 @@
 """What a candidate changes of its base, tensor by tensor, in float32: the difference of two models, or an adapter.
 
-An adapter is never merged on disk: ΔW = s·B·A is made in runs of rows from its factors. A PEFT variant whose update
-is not s·B·A on the base that was onboarded (DoRA, PiSSA, trained token rows …) is refused, not approximated.
+An adapter is never merged on disk: ΔW = s·B·A is made in runs of rows from its factors, and for DoRA
+ΔW = m·(W + s·B·A)/‖W + s·B·A‖ − W, with one magnitude m and one norm for each output (Liu et al., arXiv 2402.09353).
+A PEFT variant whose update is neither on the base that was onboarded (PiSSA, trained token rows …) is refused, not
+approximated.
 """
 
 import math
@@ -12,53 +14,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gate.domain.checkpoint import Layout
-from gate.domain.errors import InvalidInput, NotMeasurable
+from gate.domain.errors import NotMeasurable
+from tasks.adapter_config import check_adapter, rank_of, scale_of
 from tasks.file_reading import PlainReader, Reader
 from tasks.layouts import Located
 from tasks.measurements.perturbation import DeltaSource
 from tasks.safetensors_file import SafetensorsFile
 from tasks.weights import EMBEDDINGS, HEADS, SafetensorsWeights
 
-HARMLESS = frozenset(
-    {
-        "alpha_pattern",
-        "base_model_name_or_path",
-        "bias",
-        "corda_config",
-        "eva_config",
-        "exclude_modules",
-        "fan_in_fan_out",
-        "inference_mode",
-        "init_lora_weights",
-        "layers_pattern",
-        "layers_to_transform",
-        "loftq_config",
-        "lora_alpha",
-        "lora_dropout",
-        "megatron_core",
-        "modules_to_save",
-        "peft_type",
-        "peft_version",
-        "qalora_group_size",
-        "r",
-        "rank_pattern",
-        "revision",
-        "runtime_config",
-        "target_modules",
-        "task_type",
-        "use_rslora",
-    }
-)
-"""Settings of ``adapter_config.json`` under which the update is still s·B·A; any other, when set, is refused."""
-
-PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
-"""Ways to initialise the factors that leave the base as it is. PiSSA, OLoRA, CorDA and LoftQ rewrite it when loaded."""
+GAIN_RUN = 1 << 20
+"""Numbers of a tensor that are held at once while DoRA's norms are added up."""
 
 FACTOR = re.compile(r"^(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?$")
-SAFE_PATTERN = re.compile(r"[\w.^$\\-]*")
+MAGNITUDE = re.compile(r"^(?P<module>.+)\.lora_magnitude_vector(\.default)?(\.weight)?$")
 
 
 class WrongBase(NotMeasurable):
@@ -92,12 +64,16 @@ class FullDelta:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """A low-rank update: the adapter's keys of A and B, its scale, and whether the base stores the transpose."""
+    """A low-rank update: the adapter's keys of A and B, its scale, and whether the base stores the transpose.
+
+    ``magnitude`` is the key of DoRA's magnitudes, one for each output; empty for a plain LoRA, whose update is of rank r.
+    """
 
     a: str
     b: str
     scale: float
     transposed: bool
+    magnitude: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +89,7 @@ class LoraDelta:
     low_rank: Mapping[str, Factors]
     replaced: Mapping[str, str]
     _last: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict, init=False, repr=False)
+    _gains: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def open(
@@ -159,11 +136,43 @@ class LoraDelta:
         if name in self.replaced:
             theirs = self.adapter.flat(self.replaced[name], first, count).float()
             return theirs.sub_(self.base.flat(name, first, count).float())
-        A, B, scale = self.factors(name)
-        columns = A.shape[1]
+        columns = self.factors(name)[0].shape[1]
         top, bottom = first // columns, -(-(first + count) // columns)
-        rows = (B[top:bottom] @ A).mul_(scale).reshape(-1)
-        return rows[first - top * columns :][:count]
+        rows = self._rows(name, top, bottom)
+        if self.low_rank[name].magnitude:
+            gain = self._gain(name)
+            base = self._base_rows(name, top, bottom)
+            rows = rows.add_(base).mul_(gain if gain.shape[0] == 1 else gain[top:bottom]).sub_(base)
+        return rows.reshape(-1)[first - top * columns :][:count]
+
+    def is_low_rank(self, name: str) -> bool:
+        """Whether the tensor changes by s·B·A and nothing else."""
+        return name in self.low_rank and not self.low_rank[name].magnitude
+
+    def _rows(self, name: str, top: int, bottom: int) -> Tensor:
+        A, B, scale = self.factors(name)
+        return (B[top:bottom] @ A).mul_(scale)
+
+    def _base_rows(self, name: str, top: int, bottom: int) -> Tensor:
+        columns = self.base.entry(name).shape[1]
+        return self.base.flat(name, top * columns, (bottom - top) * columns).float().reshape(-1, columns)
+
+    def _gain(self, name: str) -> Tensor:
+        """DoRA's magnitude over the norm of what it scales, for each output: (out, 1), or (1, out) of a transpose."""
+        if name not in self._gains:
+            factors, (rows, columns) = self.low_rank[name], self.base.entry(name).shape
+            squares = torch.zeros(1, columns) if factors.transposed else torch.zeros(rows, 1)
+            step = max(1, GAIN_RUN // columns)
+            for top in range(0, rows, step):
+                bottom = min(rows, top + step)
+                found = self._rows(name, top, bottom).add_(self._base_rows(name, top, bottom)).square_()
+                if factors.transposed:
+                    squares += found.sum(0, keepdim=True)
+                else:
+                    squares[top:bottom] = found.sum(1, keepdim=True)
+            magnitude = self.adapter.tensor(factors.magnitude).float().reshape(squares.shape)
+            self._gains[name] = magnitude / squares.sqrt_()
+        return self._gains[name]
 
     def factors(self, name: str) -> tuple[Tensor, Tensor, float]:
         """A, B (float32) and s such that the tensor changes by s·B·A in the base's own orientation."""
@@ -187,64 +196,16 @@ def open_delta(located: Located, base: SafetensorsWeights) -> DeltaSource:
     return FullDelta(base, SafetensorsWeights.open(located))
 
 
-def check_adapter(config: Mapping[str, Any]) -> None:
-    """Raises NotMeasurable unless the configuration is that of a plain LoRA on an unchanged base."""
-    advice = "merge the adapter into its base and register the merged model"
-    if config.get("peft_type") != "LORA":
-        raise NotMeasurable(f"expected peft_type LORA, found {config.get('peft_type')!r}; {advice}")
-    other = sorted(key for key, value in config.items() if value and key not in HARMLESS and not _plain(key, value))
-    if other:
-        raise NotMeasurable(f"expected a plain LoRA adapter, found {', '.join(other)} set; {advice}")
-    start = config.get("init_lora_weights", True)
-    if start not in PLAIN_STARTS:
-        raise NotMeasurable(f"expected factors over an unchanged base, found init_lora_weights {start!r}; {advice}")
-    patterns = [*_object(config, "alpha_pattern"), *_object(config, "rank_pattern")]
-    wild = [p for p in patterns if not SAFE_PATTERN.fullmatch(p)]
-    if wild:
-        # PEFT takes them as regular expressions; a hostile one can run for hours.
-        raise NotMeasurable(f"expected module names in alpha_pattern, found the expression {wild[0]!r}; {advice}")
-
-
-def _plain(key: str, value: Any) -> bool:
-    return (
-        key == "auto_mapping"
-        and isinstance(value, dict)
-        and str(value.get("parent_library", "")).startswith("transformers.")
-    )
-
-
-def _object(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = config.get(key) or {}
-    if not isinstance(value, dict):
-        raise InvalidInput(f"adapter_config.json: expected an object as {key}, found {type(value).__name__}")
-    return value
-
-
-def scale_of(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """The factor before B·A: α/r, or α/√r for rank-stabilised LoRA.
-
-    >>> scale_of({"lora_alpha": 8, "r": 4}, "q_proj", 4), scale_of({"lora_alpha": 8, "use_rslora": True}, "q", 4)
-    (2.0, 4.0)
-    """
-    alpha = _patterned(_object(config, "alpha_pattern"), module, config.get("lora_alpha"))
-    if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-        raise NotMeasurable(f"expected a number as lora_alpha, found {alpha!r}; save the adapter again")
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _patterned(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
-    """PEFT's rule: the first pattern that the module's name ends with."""
-    return next((v for pattern, v in patterns.items() if re.match(rf"(.*\.)?({pattern})$", module)), default)
-
-
 def _sorted_keys(keys: Iterable[str]) -> tuple[list[tuple[str, Mapping[str, str]]], list[str]]:
     """The adapter's keys as (module, {"A": key, "B": key, …}) pairs, and those that are no factors."""
     pairs: dict[str, dict[str, str]] = {}
     rest = []
     for key in keys:
-        match = FACTOR.match(key.removeprefix("base_model.model."))
-        if match:
+        name = key.removeprefix("base_model.model.")
+        if match := FACTOR.match(name):
             pairs.setdefault(match["module"], {})[(match["embedding"] or "") + match["side"]] = key
+        elif match := MAGNITUDE.match(name):
+            pairs.setdefault(match["module"], {})["magnitude"] = key
         elif "lora_" in key:
             raise NotMeasurable(f"expected LoRA factors A and B, found {key!r}; merge the adapter into its base")
         else:
@@ -255,9 +216,11 @@ def _sorted_keys(keys: Iterable[str]) -> tuple[list[tuple[str, Mapping[str, str]
 def _factors(
     base: SafetensorsWeights, adapter: SafetensorsFile, config: Mapping[str, Any], module: str, sides: Mapping[str, str]
 ) -> Factors:
-    embedding = set(sides) == {"embedding_A", "embedding_B"}
-    if not embedding and set(sides) != {"A", "B"}:
-        raise NotMeasurable(f"{module}: expected the factors A and B, found {sorted(sides)}; save the adapter again")
+    wanted = {"magnitude"} if config.get("use_dora") else set()
+    embedding = set(sides) == {"embedding_A", "embedding_B"} | wanted
+    if not embedding and set(sides) != {"A", "B"} | wanted:
+        what = "the factors A and B" + (" and DoRA's magnitudes" if wanted else "")
+        raise NotMeasurable(f"{module}: expected {what}, found {sorted(sides)}; save the adapter again")
     a, b = (sides[("embedding_" if embedding else "") + side] for side in "AB")
     A, B = adapter.entries[a].shape, adapter.entries[b].shape
     if (
@@ -267,7 +230,7 @@ def _factors(
         or not (adapter.entries[a].is_weight and adapter.entries[b].is_weight)
     ):
         raise NotMeasurable(f"{module}: expected float matrices A (r, in), B (out, r), found {list(A)}, {list(B)}")
-    rank = _patterned(_object(config, "rank_pattern"), module, config.get("r"))
+    rank = rank_of(config, module)
     if rank != A[0]:
         raise NotMeasurable(f"{module}: expected factors of rank {rank} as configured, found {A[0]}")
     shape = _base_shape(base, f"{module}.weight")
@@ -276,7 +239,11 @@ def _factors(
     transposed = shape == turned and (embedding or shape != straight or bool(config.get("fan_in_fan_out")))
     if not transposed and shape != straight:
         raise WrongBase(_misfit(f"{module}.weight", straight, shape))
-    return Factors(a, b, scale_of(config, module, A[0]), transposed)
+    magnitude, outputs = sides.get("magnitude", ""), shape[1] if transposed else shape[0]
+    if magnitude and math.prod(adapter.entries[magnitude].shape) != outputs:
+        found = list(adapter.entries[magnitude].shape)
+        raise NotMeasurable(f"{module}: expected {outputs} magnitudes, one for each output, found {found}")
+    return Factors(a, b, scale_of(config, module, A[0]), transposed, magnitude)
 
 
 def _replaced_name(key: str) -> str:

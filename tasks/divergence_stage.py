@@ -7,6 +7,7 @@ exactly nothing.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from tasks.measurements.benchmark import Benchmark, Scores, answer_losses, openi
 from tasks.measurements.direction import loss_increase
 from tasks.measurements.divergence import Outline, forward_divergence, outline, position_divergences
 from tasks.measurements.language import Encoded, target_logits
+from tasks.measurements.memory import fitting
 from tasks.measurements.overlap import overlap_bound
 from tasks.measurements.perturbation import write_weights
 from tasks.measurements.retention import item_order
@@ -76,9 +78,14 @@ def _read(m: Measuring, capability: str, answers: Sequence[Answer]) -> Iterator[
     benchmark = m.bench.suite.benchmark(capability)
     rows = [Encoded(opening(m.bench.tokenizer, benchmark, item), tokens) for item, tokens in answers]
     for start in range(0, len(rows), m.plan.batch_items):
-        with torch.inference_mode():
-            part = rows[start : start + m.plan.batch_items]
-            yield from target_logits(m.bench.model, m.bench.tokenizer, part, m.bench.forwards)
+        part = rows[start : start + m.plan.batch_items]
+        for logits in fitting(part, partial(_logits, m.bench), m.bench.forwards):
+            yield from logits
+
+
+def _logits(bench: Bench, rows: Sequence[Encoded]) -> list[Tensor]:
+    with torch.inference_mode():
+        return list(target_logits(bench.model, bench.tokenizer, rows, bench.forwards))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,12 @@ import torch
 from gate.adapters.database import ledger_url, missing_file
 from gate.bootstrap import build_ledger
 from gate.domain.checkpoint import Base
+from gate.domain.errors import NotMeasurable
 from gate.domain.examination import Check, Finding, ok, problem, unchecked
+from gate.domain.gpu_sizes import GB, GpuSizes, bytes_needed
 from gate.settings import Settings
 from tasks.bench import device_of
 
-COPIES = 3.0
-"""How many times the weights are in memory at most: themselves, their gradient, and the direction of an ascent."""
-WORK_BYTES = 1_000_000_000
-"""Room beside them for activations and the runtime."""
-BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -37,8 +34,12 @@ def device(settings: Settings) -> Iterator[Finding]:
         yield problem("device", f"a torch device {settings.device!r}", str(error).splitlines()[0], fix)
         return
     yield ok("device", f"{place} with {total / 1e9:.1f} GB")
-    largest = max(_bases(settings), key=needed, default=None)
-    yield fits(largest, total) if largest else ok("device memory", "no base is onboarded yet")
+    largest = max(_bases(settings), key=bytes_needed, default=None)
+    sizes = settings.gpu_sizes()
+    if largest is None:
+        yield ok("device memory", "no base is onboarded yet")
+    else:
+        yield placed(largest, sizes) if sizes.gb else fits(largest, total)
 
 
 def _bases(settings: Settings) -> Sequence[Base]:
@@ -51,19 +52,23 @@ def _bases(settings: Settings) -> Sequence[Base]:
         ledger.close()
 
 
-def needed(base: Base) -> float:
-    """Bytes of device memory that measuring against a base takes at most, estimated from its size."""
-    checkpoint = base.checkpoint
-    return COPIES * checkpoint.parameters * BYTES.get(checkpoint.dtype, 4) + WORK_BYTES
+def placed(base: Base, sizes: GpuSizes) -> Finding:
+    """Whether some GPU worker holds what measuring against the base takes, by the sizes that the settings name."""
+    try:
+        return ok("device memory", f"{base.name} is measured by the workers of {sizes.queue_for(base)}")
+    except NotMeasurable:
+        need = f"GPU workers with {bytes_needed(base) / GB:.1f} GB for base {base.name}"
+        fix = "add workers of that size and name it in GATE_GPU_MEMORY_GB, or onboard a smaller base"
+        return problem("device memory", need, f"{sizes.gb[-1]} GB at most", fix)
 
 
 def fits(base: Base, total: float) -> Finding:
     """Whether a device of ``total`` bytes holds what measuring against the base takes."""
-    need = f"{needed(base) / 1e9:.1f} GB for base {base.name}"
+    need = f"{bytes_needed(base) / 1e9:.1f} GB for base {base.name}"
     if base.checkpoint.parameters == 0:
         fix = f"onboard it again: basin-gate base add {base.source} --suite {base.suite}"
         return unchecked("device memory", "a base whose size is known", f"{base.name} without one", fix)
-    if needed(base) > total:
+    if bytes_needed(base) > total:
         fix = "run the gpu queue's worker where there is more memory (GATE_DEVICE), or onboard a smaller base"
         return problem("device memory", need, f"{total / 1e9:.1f} GB", fix)
     return ok("device memory", f"{need} of {total / 1e9:.1f} GB")

@@ -71,7 +71,8 @@ class Ready:
         """
         base = self.bench.base
         static = inspect_folder(candidate, (locate(self.folder), base.checkpoint), self.gradients)
-        evidence, prompts = static_evidence(static, lineage, base, policy), ChangedPrompts()
+        evidence = static_evidence(static, lineage, base, policy, suite_digest=self.bench.suite.digest)
+        prompts = ChangedPrompts()
         if not settled(policy, evidence):
             stop = enough or partial(decided, policy)
             evidence, prompts = self._measured(evidence, candidate, stop, tell, prompts_kept)

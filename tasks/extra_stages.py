@@ -1,24 +1,27 @@
 """What a candidate is measured for only where the plan's ``also`` asks: none of it slows a verdict that does not."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from gate.domain.evidence import Name
 from gate.domain.vocabulary import Extra
+from tasks.alignment_stage import measure_alignment
 from tasks.deltas import LoraDelta
 from tasks.divergence_stage import NO_NUMBER
 from tasks.estimates import measurement
 from tasks.measurements.basin import on_items
-from tasks.measurements.benchmark import Scores, answer_losses
+from tasks.measurements.benchmark import Scores, losses_together
 from tasks.measurements.input_sensitivity import input_sensitivity
+from tasks.measurements.memory import fitting
 from tasks.measurements.merging import drawn_mixture, merge_radius, mixture_scores
 from tasks.measurements.perturbation import along, write_weights
 from tasks.measurements.sensitivity import seeds_interval, sensitivity_ratio
 from tasks.measurements.spectrum import Energy, dense_energy, low_rank_energy, stable_rank
 from tasks.measurements.tamper import Attack, tamper_radius, tamper_ratio
 from tasks.measuring import Measuring
+from tasks.refusal_stage import measure_refusal
 from tasks.tampering import tamper
 
 NOTHING_MOVED = "not measurable: no matrix differs from the base's"
@@ -40,7 +43,7 @@ def measure_spectrum(m: Measuring) -> None:
 
 def _energies(m: Measuring, names: list[str]) -> Iterator[Energy]:
     for name in names:
-        if isinstance(m.delta, LoraDelta) and name in m.delta.low_rank:
+        if isinstance(m.delta, LoraDelta) and m.delta.is_low_rank(name):
             yield low_rank_energy(*m.delta.factors(name))
         else:
             yield dense_energy(m.delta.delta(name), m.seed, name, m.plan.alpha / len(names))
@@ -68,12 +71,16 @@ def measure_inputs(m: Measuring) -> None:
 def _input_increases(m: Measuring, capability: str) -> Scores:
     bench, items = m.bench, m.losses[capability].items
     benchmark = bench.suite.benchmark(capability)
-    return input_sensitivity(
-        bench.model,
-        lambda: answer_losses(bench.model, bench.tokenizer, benchmark, items, bench.forwards),
-        radius=m.plan.input_ball,
-        steps=m.plan.input_steps,
-    )
+
+    def searched(part: Sequence[int]) -> Scores:
+        return input_sensitivity(
+            bench.model,
+            lambda: losses_together(bench.model, bench.tokenizer, benchmark, part, bench.forwards),
+            radius=m.plan.input_ball,
+            steps=m.plan.input_steps,
+        )
+
+    return np.concatenate(list(fitting(items, searched, bench.forwards)))
 
 
 def measure_merging(m: Measuring) -> None:
@@ -120,6 +127,8 @@ def measure_tampering(m: Measuring) -> None:
 
 EXTRA_STAGES: Mapping[Extra, Callable[[Measuring], None]] = {
     Extra.SPECTRUM: measure_spectrum,
+    Extra.ALIGNMENT: measure_alignment,
+    Extra.REFUSAL: measure_refusal,
     Extra.INPUTS: measure_inputs,
     Extra.MERGE: measure_merging,
     Extra.TAMPER: measure_tampering,

@@ -7,17 +7,18 @@ from gate.bootstrap import build_registry
 from gate.domain.checkpoint import Base, Checkpoint, Layout, Lineage
 from gate.domain.errors import InvalidInput, NotFound, NotMeasurable
 from gate.domain.evidence import Defect, DefectCode, Evidence
-from gate.domain.jobs import CPU_QUEUE, GPU_QUEUE, JUDGE, MEASURE, judge_key, measure_key
+from gate.domain.jobs import CPU_QUEUE, JUDGE, MEASURE, judge_key, measure_key
 from gate.domain.lineage import BASE_TAG, LineageHints, match_base, resolve_lineage
+from gate.domain.overview import EvaluationRow
 from gate.domain.policy import Policy
-from gate.ports import EvaluationRow, JobRequest
+from gate.domain.records import JobRequest
 from tasks.asked import asked, policy_of
 from tasks.bases import base_files, profile_job
 from tasks.checkpoints import locate
 from tasks.places import Places
 from tasks.running import JobContext, JobDone, JobWaits
 from tasks.static_evidence import settled, static_evidence
-from tasks.static_stage import StaticResult, hints_of, inspect_folder
+from tasks.static_stage import BaseFiles, StaticResult, hints_of, inspect_folder
 from tasks.warm import use_threads
 
 
@@ -45,19 +46,23 @@ def _compared(
     job: JobContext, row: EvaluationRow, policy: Policy, folder: Path, lineage: Lineage, base: Base
 ) -> JobDone | JobWaits:
     """Holds the candidate's files against its base's, once the base's profile has been made or cannot be."""
-    profile = profile_job(base, policy)
+    try:
+        profile = profile_job(base, policy, job.settings.gpu_sizes())
+    except NotMeasurable as error:
+        static = inspect_folder(folder, _attested(job, base), None, _telling(job))
+        evidence = static_evidence(static, lineage, base, policy, _too_large(error))
+        return _ended(job, row, _of_this_version(row, evidence), measure=None, base=base)
     profiled = job.ledger.profile(profile.key) is not None
-    state, _, error = job.ledger.job_result(profile.key) or ("not asked for", None, None)
+    state, _, failure = job.ledger.job_result(profile.key) or ("not asked for", None, None)
     if not profiled and state != "failed":
         return JobWaits(profile)
     gradients = Places(job.settings).gradients(profile.key)
-    attested = locate(base_files(job.settings, base)), base.checkpoint
-    static = inspect_folder(folder, attested, _existing(gradients), _telling(job))
-    evidence = static_evidence(static, lineage, base, policy)
+    static = inspect_folder(folder, _attested(job, base), _existing(gradients), _telling(job))
+    evidence = static_evidence(static, lineage, base, policy, suite_digest=profile.payload["suite"])
     if not profiled:
-        evidence = evidence.model_copy(update={"errors": (_unprofiled(base, error),)})
-        return _ended(job, row, _of_this_version(row, evidence), measure=None)
-    return _ended(job, row, evidence, measure=None if settled(policy, evidence) else profile)
+        evidence = evidence.model_copy(update={"errors": (_unprofiled(base, failure),)})
+        return _ended(job, row, _of_this_version(row, evidence), measure=None, base=base)
+    return _ended(job, row, evidence, measure=None if settled(policy, evidence) else profile, base=base)
 
 
 def fetched(job: JobContext, row: EvaluationRow) -> Path:
@@ -82,6 +87,14 @@ def find_lineage(job: JobContext, row: EvaluationRow, folder: Path) -> Lineage:
 def _of_this_version(row: EvaluationRow, evidence: Evidence) -> Evidence:
     """Evidence that other versions of the same bytes do not share: theirs may name another base, or be measured."""
     return evidence.model_copy(update={"key": row.request.key})
+
+
+def _attested(job: JobContext, base: Base) -> BaseFiles:
+    return locate(base_files(job.settings, base)), base.checkpoint
+
+
+def _too_large(error: NotMeasurable) -> Defect:
+    return Defect(code=DefectCode.NOT_MEASURABLE, message=str(error))
 
 
 def _unprofiled(base: Base, error: str | None) -> str:
@@ -120,13 +133,17 @@ def _unfetched(row: EvaluationRow, policy: Policy, error: Exception) -> Evidence
     return _of_this_version(row, static_evidence(nothing, Lineage(), None, policy))
 
 
-def _ended(job: JobContext, row: EvaluationRow, evidence: Evidence, measure: JobRequest | None) -> JobDone:
+def _ended(
+    job: JobContext, row: EvaluationRow, evidence: Evidence, measure: JobRequest | None, base: Base | None = None
+) -> JobDone:
     key = row.request.key
     job.ledger.save_evidence(job.claim, evidence, job.now())
-    job.ledger.note(key, job.now(), claim=job.claim, evidence_key=evidence.key)
+    job.ledger.note(key, job.now(), claim=job.claim, evidence_key=evidence.key, base=base)
     payload = {"evaluation": key}
     if measure is None:
         return JobDone({"evidence": evidence.key}, (JobRequest(judge_key(key), JUDGE, CPU_QUEUE, payload),))
-    wanted = JobRequest(measure_key(evidence.key), MEASURE, GPU_QUEUE, payload | {"profile": measure.key}, measure.key)
+    wanted = JobRequest(
+        measure_key(evidence.key), MEASURE, measure.queue, payload | {"profile": measure.key}, measure.key
+    )
     judging = JobRequest(judge_key(key), JUDGE, CPU_QUEUE, payload, waits_for=wanted.key)
     return JobDone({"evidence": evidence.key}, (wanted, judging))

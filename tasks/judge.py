@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from gate.adapters.conditions import idle_rules
+from gate.adapters.signing import DsseSigner
 from gate.bootstrap import build_signer
 from gate.domain.attestation import PAYLOAD_TYPE, measurement_statement, summary_statement
 from gate.domain.checkpoint import Checkpoint, Layout, Lineage
 from gate.domain.evidence import Evidence, Name, canonical_json
 from gate.domain.jobs import inspect_key, measure_key
 from gate.domain.judging import judge
+from gate.domain.overview import EvaluationRow
 from gate.domain.policy import Policy
 from gate.domain.revocation import overruled
 from gate.domain.verdict import Verdict
-from gate.ports import EvaluationRow, Ledger, Signer
+from gate.ports import Ledger
 from tasks.asked import asked, policy_of
 from tasks.places import Places
 from tasks.running import JobContext, JobDone
@@ -77,8 +79,12 @@ def empty_evidence(key: str) -> Evidence:
     return Evidence(key=key, candidate=Checkpoint(layout=Layout.UNKNOWN, files=()), lineage=Lineage())
 
 
-def signed(signer: Signer, evidence: Evidence, verdict: Verdict) -> Mapping[str, Any]:
-    """The two envelopes of a verdict: ``measurement`` with all numbers, ``summary`` that the version carries."""
+def signed(signer: DsseSigner, evidence: Evidence, verdict: Verdict) -> Mapping[str, Any]:
+    """The envelopes of a verdict: ``measurement`` with all numbers, ``summary`` that the version carries.
+
+    Where the gate signs without a key as well, ``sigstore`` is the bundle of that summary; no verdict is without it then.
+    """
     measurement = signer.sign(canonical_json(measurement_statement(evidence, verdict)), PAYLOAD_TYPE)
-    summary = summary_statement(verdict, evidence.candidate, measurement)
-    return {"summary": signer.sign(canonical_json(summary), PAYLOAD_TYPE), "measurement": measurement}
+    summary = canonical_json(summary_statement(verdict, evidence.candidate, measurement))
+    envelopes = {"summary": signer.sign(summary, PAYLOAD_TYPE), "measurement": measurement}
+    return envelopes if signer.keyless is None else {**envelopes, "sigstore": signer.keyless.bundle(summary)}

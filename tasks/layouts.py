@@ -163,7 +163,8 @@ def _shallowest(root: Path, found: Sequence[Path], what: str, defects: _Defects)
     nearest = [f for f in found if _depth(root, f) == least]
     if len(nearest) > 1:
         names = ", ".join(_shown(root, f) for f in nearest[:4])
-        message = f"expected one {what}, found {len(nearest)}: {names}; register the folder of one of them"
+        combined = " or of their combination (add_weighted_adapter)" if what == "adapter" else ""
+        message = f"expected one {what}, found {len(nearest)}: {names}; register the folder of one of them{combined}"
         defects.note(DefectCode.NOT_MEASURABLE, message)
         return None
     return nearest[0]

@@ -29,7 +29,7 @@ def run(job: JobContext) -> JobDone:
     job.progress("loading", 0.15)
     folder = fetched(job, row)
     check_unchanged(static, folder)
-    bench = bench_of(job.settings, base_named(job.ledger, static.base_name), static.plan)
+    bench = bench_of(job.settings, base_named(job.ledger, static.base_name), static.plan, static.suite_digest)
     kept = job.settings.prompts_kept
     try:
         evidence, prompts = measure_candidate(

@@ -24,6 +24,7 @@ from tasks.measurements.benchmark import Benchmark, Scores, answer_loss, opening
 from tasks.measurements.confidence import mean_interval
 from tasks.measurements.crossing import CurvePoint
 from tasks.measurements.gradients import capability_gradients
+from tasks.measurements.memory import until_it_fits
 from tasks.measurements.perturbation import WeightSource, perturb, subseed, weight_norm
 from tasks.measurements.retention import item_order
 from tasks.measurements.rollouts import Question, greedy_rollouts, sampled_rollouts
@@ -34,13 +35,15 @@ from tasks.tampering import tamper
 def profile_base(bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tell) -> BasinProfile:
     """The base's profile; its capability gradients are written to the file ``gradients``."""
     begun = time.monotonic()
-    outcomes = _outcomes(bench, plan, tell)
-    answers = _answers(bench, plan, seed, _measurable(bench, outcomes), tell)
-    curves = _noise(bench, plan, seed, outcomes, tell)
+    fits = partial(until_it_fits, forwards=bench.forwards, rows=plan.batch_items)
+    outcomes = fits(lambda: _outcomes(bench, plan, tell))
+    known = _measurable(bench, outcomes)
+    answers = fits(lambda: _answers(bench, plan, seed, known, tell))
+    curves = fits(lambda: _noise(bench, plan, seed, outcomes, tell))
     tell("finding worst-case directions", 0.7)
-    gradients_sha256 = write_gradients(bench, plan, seed, gradients)
-    sensitivity = _sensitivity(bench, plan, seed, _measurable(bench, outcomes), tell)
-    tampering = _tampering(bench, plan, seed, _measurable(bench, outcomes), tell)
+    gradients_sha256 = fits(lambda: write_gradients(bench, plan, seed, gradients))
+    sensitivity = fits(lambda: _sensitivity(bench, plan, seed, known, tell))
+    tampering = fits(lambda: _tampering(bench, plan, seed, known, tell))
     bench.restore()
     return BasinProfile(
         base_digest=bench.base.digest,

@@ -1,7 +1,7 @@
 """The prompts whose answers changed, kept as text for whoever asks why: some of each capability, cut to length.
 
 Which are kept follows from the comparison alone: those that fell before those that rose, each in the comparison's own
-random order. Scores are those of the comparison; only the texts are made here.
+random order. Scores are those of the comparison; only the texts are made here. A hidden item's are never kept.
 """
 
 import math
@@ -12,6 +12,7 @@ from gate.domain.prompts import (
     CHOSEN,
     MOST_OPTIONS,
     OPTION_CHARACTERS,
+    PROGRAMMED,
     PROMPT_CHARACTERS,
     WRITTEN,
     CapabilityPrompts,
@@ -46,7 +47,7 @@ def keep_prompts(m: Measuring) -> None:
 
 
 def _can_be_shown(m: Measuring, capability: str) -> bool:
-    return m.bench.suite.benchmark(capability).scorer in (WRITTEN, CHOSEN)
+    return m.bench.suite.benchmark(capability).scorer in (WRITTEN, CHOSEN, PROGRAMMED)
 
 
 def _scores(m: Measuring, capability: str) -> Mapping[int, tuple[float, float]]:
@@ -56,7 +57,8 @@ def _scores(m: Measuring, capability: str) -> Mapping[int, tuple[float, float]]:
 
 
 def _changed(m: Measuring, capability: str) -> list[int]:
-    scores = _scores(m, capability)
+    shown = m.bench.suite.benchmark(capability).shown
+    scores = {item: each for item, each in _scores(m, capability).items() if shown is None or item < shown}
     fell = [item for item, (base, own) in scores.items() if own < base]
     return fell + [item for item, (base, own) in scores.items() if own > base]
 
@@ -71,7 +73,9 @@ def _answers(m: Measuring, capability: str, items: Sequence[int]) -> list[tuple[
 
 def _written(m: Measuring, benchmark: Benchmark, items: Sequence[int]) -> list[tuple[str, Values]]:
     tokenizer = m.bench.tokenizer
-    questions = [Question(i, opening(tokenizer, benchmark, i), benchmark.items[i].answer) for i in items]
+    # A program is read beyond its first line, however short the reference is.
+    references = {i: benchmark.items[i].answer if benchmark.scorer == WRITTEN else None for i in items}
+    questions = [Question(i, opening(tokenizer, benchmark, i), references[i]) for i in items]
     texts = greedy_texts(m.bench.model, tokenizer, questions, MOST_TOKENS, m.bench.forwards)
     return [(text, ()) for text in texts]
 

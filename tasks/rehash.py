@@ -9,8 +9,9 @@ from gate.adapters.revoking import Revoker
 from gate.bootstrap import build_registry, build_signer
 from gate.domain.checkpoint import ModelVersion, digest_of
 from gate.domain.errors import NotFound, NotMeasurable, Unverified
+from gate.domain.overview import EvaluationRow
 from gate.domain.verdict import Outcome
-from gate.ports import EvaluationRow, Registry
+from gate.ports import Registry
 from tasks.asked import asked
 from tasks.places import Places
 from tasks.running import JobContext, JobDone

@@ -21,7 +21,8 @@ from gate.adapters import tracing
 from gate.domain.errors import InvalidInput, LostLease, NotMeasurable, Unavailable
 from gate.domain.jobs import KINDS
 from gate.domain.overview import Narrowing
-from gate.ports import Claim, JobRequest, Ledger
+from gate.domain.records import Claim, JobRequest
+from gate.ports import Ledger
 from gate.settings import Settings
 
 log = structlog.get_logger(__name__)

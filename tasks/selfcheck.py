@@ -20,7 +20,7 @@ def run(job: JobContext) -> JobDone | JobWaits:
     base = base_named(job.ledger, job.claim.payload["base"])
     policy = policy_in_force(job.settings, job.claim.payload["policy"])
     control = Control(job.claim.payload["control"])
-    wanted = profile_job(base, policy)
+    wanted = profile_job(base, policy, job.settings.gpu_sizes())
     profile = job.ledger.profile(wanted.key)
     if profile is None:
         state, _, error = job.ledger.job_result(wanted.key) or ("not asked for", None, None)
@@ -31,7 +31,7 @@ def run(job: JobContext) -> JobDone | JobWaits:
     places = Places(job.settings)
     gradients = places.gradients(wanted.key)
     folder = base_files(job.settings, base)
-    bench = bench_of(job.settings, base, policy.plan)
+    bench = bench_of(job.settings, base, policy.plan, profile.suite_digest)
     ready = Ready(bench, folder, profile, gradients if gradients.is_file() else None)
     # The seed follows from what is asked: asking again for the same cannot re-roll a control until it passes.
     seed = seed_of(digest_json(job.claim.key))

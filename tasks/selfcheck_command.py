@@ -15,8 +15,9 @@ from gate.bootstrap import build_ledger, build_policies
 from gate.domain.checkpoint import Base
 from gate.domain.errors import InvalidInput, Unavailable
 from gate.domain.policy import Policy
+from gate.domain.records import JobRequest
 from gate.domain.selfcheck import SOUND, Check, Control, ControlResult, sound
-from gate.ports import JobRequest, Ledger
+from gate.ports import Ledger
 from gate.settings import settings
 
 POLL_S = 0.5
@@ -108,7 +109,7 @@ def _by_workers(
         (base, policy, job)
         for base in bases
         for policy in policies
-        for job in selfcheck_jobs(base, policy, occasion)
+        for job in selfcheck_jobs(base, policy, occasion, settings().gpu_sizes())
         if job.payload["control"] in controls
     ]
     ledger.enqueue([job for _, _, job in asked], time.time())

@@ -12,9 +12,15 @@ from tasks.suites import load_suite
 
 
 def static_evidence(
-    static: StaticResult, lineage: Lineage, base: Base | None, policy: Policy, *more: Defect
+    static: StaticResult,
+    lineage: Lineage,
+    base: Base | None,
+    policy: Policy,
+    *more: Defect,
+    suite_digest: str | None = None,
 ) -> Evidence:
-    suite = load_suite(base.suite) if base else None
+    """``suite_digest`` names the suite that the base was profiled with; without it, it is the present one."""
+    suite = load_suite(base.suite, like=suite_digest) if base else None
     key = evidence_key(
         static.checkpoint.digest,
         base.digest if base else None,

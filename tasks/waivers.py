@@ -7,8 +7,8 @@ import structlog
 from gate.adapters.signing import DsseSigner, Verifier
 from gate.bootstrap import build_signer
 from gate.domain.errors import GateError
+from gate.domain.records import KeptWaiver, WaiverState
 from gate.domain.waiver import WAIVER_TYPE, Waiver, read_waiver, waiver_document
-from gate.ports import KeptWaiver, WaiverState
 from gate.settings import Settings
 from tasks.running import JobContext
 

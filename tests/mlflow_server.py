@@ -2,17 +2,20 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cryptography.fernet import Fernet
+from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
+from mlflow_forks import forks
 
 
 def free_port() -> int:
@@ -22,8 +25,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@cache
+def an_empty_store() -> TemporaryDirectory[str]:
+    """A folder with `mlflow.db`, which MLflow's own migrations made: they take seconds, so once in a process."""
+    folder = TemporaryDirectory(prefix="mlflow-empty-")
+    SqlAlchemyStore(f"sqlite:///{folder.name}/mlflow.db").engine.dispose()
+    return folder
+
+
 class MlflowServer:
     """``start`` returns when it answers; ``stop`` ends its whole process group; it can be started again."""
+
+    anew = False
+    """Whether the server imports MLflow for itself: for what MLflow reads from the environment while it is imported."""
 
     def __init__(
         self,
@@ -48,21 +62,17 @@ class MlflowServer:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             **(environment or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: int | None = None
 
     def start(self, limit_s: float = 180.0) -> None:
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command(),
-                env=os.environ | self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        store = Path(self.database.removeprefix("sqlite:///"))
+        if self.database.startswith("sqlite:///") and not store.exists():
+            shutil.copyfile(Path(an_empty_store().name) / "mlflow.db", store)
+        environment, log = os.environ | self._environment, self.folder / "server.log"
+        self._process = forks().start(self._arguments(), environment, log, anew=self.anew)
         deadline = time.monotonic() + limit_s
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if not self._runs() or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"MLflow did not start:\n{self.log()}")
             time.sleep(0.1)
@@ -72,28 +82,25 @@ class MlflowServer:
             return
         # It may have ended by itself, port taken or configuration refused: the caller then shows its log.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.killpg(self._process, signal.SIGKILL)
+        while self._runs():
+            time.sleep(0.01)
         self._process = None
+
+    def _runs(self) -> bool:
+        try:
+            os.kill(self._process or 0, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def log(self) -> str:
         return (self.folder / "server.log").read_text(errors="replace")[-4000:]
 
-    def _command(self) -> list[str]:
+    def _arguments(self) -> list[str]:
         host, port = self.uri.removeprefix("http://").split(":")
         return [
-            *(
-                sys.executable,
-                "-m",
-                "mlflow",
-                "server",
-                "--host",
-                host,
-                "--port",
-                port,
-                "--workers",
-                str(self._workers),
-            ),
+            *("--host", host, "--port", port, "--workers", str(self._workers)),
             *("--backend-store-uri", self.database, "--registry-store-uri", self._registry_uri),
             *("--artifacts-destination", str(self.folder / "artifacts")),
         ]

@@ -70,7 +70,7 @@ def pods(manifests: Sequence[Manifest]) -> Iterator[tuple[str, Manifest, Manifes
 def container(spec: Manifest) -> Manifest:
     """The one container of a pod."""
     (only,) = spec["containers"]
-    return only  # type: ignore[no-any-return]
+    return only
 
 
 def component(manifests: Sequence[Manifest], name: str) -> Manifest:

@@ -20,7 +20,7 @@ from gate.domain.access import Role, made_token
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import InvalidInput
 from gate.domain.evaluation import EvaluationRequest
-from gate.domain.evidence import Measurement, Name
+from gate.domain.evidence import Measurement, Name, PairedOutcomes
 from gate.domain.jobs import inspect_key, judge_key, review_key
 from gate.domain.judging import judge
 from gate.domain.verdict import Outcome
@@ -58,8 +58,9 @@ class Office:
         self.client = TestClient(self.app, raise_server_exceptions=False)
         self.settings = Settings(signing_key_file=self.stand.private, policies=self.stand.policy_file, state_dir=folder)
 
-    def doubtful(self, name: str, **tags: str) -> tuple[ModelVersion, str]:
-        """A version whose math could not be told from a loss, judged and written to the registry; its evaluation."""
+    def doubtful(self, name: str, *, kept: tuple[PairedOutcomes, ...] = (), **tags: str) -> tuple[ModelVersion, str]:
+        """A version whose math could not be told from a loss, judged and written to the registry; its evaluation. ``kept``
+        is what there is to go on with."""
         stand = self.stand
         stand.client.create_registered_model(name)
         stand.client.create_model_version(name, f"s3://bucket/{name}", tags=tags)
@@ -72,7 +73,7 @@ class Office:
             else each
             for each in an_evidence().measurements
         )
-        evidence = an_evidence(key=request.key, measurements=measurements)
+        evidence = an_evidence(key=request.key, measurements=measurements, paired_outcomes=kept)
         verdict = judge(policy, evidence, subject=version.identity, now=int(now))
         assert verdict.outcome is Outcome.NEEDS_REVIEW
         stand.ledger.request_evaluation(request, now)
@@ -86,7 +87,7 @@ class Office:
         stand.sweep()
         return version, request.key
 
-    def asked(self, key: str, who: str = "ana", **changes: str) -> httpx.Response:
+    def asked(self, key: str, who: str = "ana", **changes: object) -> httpx.Response:
         kept = self.stand.ledger.verdict(key)
         assert kept is not None
         body = {"evaluation": key, "verdict": kept[0].digest, "decision": "approve", "reason": "read the answers"}
@@ -97,7 +98,8 @@ class Office:
 
     def work(self, key: str) -> str:
         """What a worker does when the doorbell rings, and then the dispatcher, by the clock of the stand; how it ended."""
-        claim = self.stand.ledger.claim(review_key(key), "w", 60, self.stand.clock())
+        digest = self.stand.ledger.reviews(key)[0].verdict_digest
+        claim = self.stand.ledger.claim(review_key(key, digest), "w", 60, self.stand.clock())
         assert claim is not None
         try:
             done = review.run(JobContext(claim, self.stand.ledger, self.settings))

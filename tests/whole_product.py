@@ -18,8 +18,8 @@ from gate.adapters.ledger_tables import ENDED, audit, delivery, evidence, job, v
 from gate.adapters.policy_files import DEFAULT
 from gate.adapters.sql_ledger import SqlLedger
 from gate.bootstrap import build_ledger, build_policies, migrate_ledger
+from gate.domain.overview import EvaluationRow
 from gate.embedded import EmbeddedStack
-from gate.ports import EvaluationRow
 from gate.settings import Settings
 from tasks.bases import request_profiles, take_in
 
@@ -44,8 +44,8 @@ SMALL_PLAN = {
 
 
 def small_policy(path: Path) -> Path:
-    """The shipped default policy, measuring little."""
-    document = yaml.safe_load(DEFAULT.read_text(encoding="utf-8")) | {"plan": SMALL_PLAN}
+    """The shipped default policy, measuring little and granting waivers."""
+    document = yaml.safe_load(DEFAULT.read_text(encoding="utf-8")) | {"plan": SMALL_PLAN, "waivers": {"max_days": 14}}
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path
 
@@ -64,7 +64,7 @@ class Product:
     def __init__(self, state: Path) -> None:
         self.collector = Collector()
         self.policy = small_policy(state / "policy.yaml")
-        given = {"GATE_RECONCILE_EVERY_S": "3", "GATE_THREADS": "1", "GATE_LEASE_S": str(LEASE_S)}
+        given = {"GATE_RECONCILE_EVERY_S": "6", "GATE_THREADS": "1", "GATE_LEASE_S": str(LEASE_S)}
         given |= {"GATE_TRACES_ENDPOINT": self.collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         given |= {"OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=gate"}
         self.stack = EmbeddedStack(state / "gate", policies=self.policy, settings=given)
@@ -205,6 +205,7 @@ class Product:
             return json.load(reply)
 
     def close(self) -> None:
+        """End it and all its processes; once more does nothing."""
         self.ledger.close()
         self.stack.stop()
         self.collector.stop()

@@ -5,6 +5,7 @@ sweep rings again. So there is no result backend and no late acknowledgement, wh
 a long measurement twice.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from celery import Celery
@@ -39,7 +40,6 @@ CONFIG: dict[str, Any] = {
     "task_serializer": "json",
     "accept_content": ["json"],
     "task_create_missing_queues": False,
-    "task_queues": [BrokerQueue(name, Exchange(name), routing_key=name) for name in QUEUES],
     "task_default_queue": QUEUES[0],
     # One job at a time and none held back: an idle worker must find what a busy one has not begun.
     "worker_concurrency": 1,
@@ -62,10 +62,13 @@ CONFIG: dict[str, Any] = {
 _RING_TIMEOUT_S = 3
 
 
-def celery_app(broker_url: str, sentinel: Sentinel | None = None, **changes: Any) -> Celery:
-    """A Celery app with the product's one configuration."""
+def celery_app(
+    broker_url: str, sentinel: Sentinel | None = None, queues: Sequence[str] = QUEUES, **changes: Any
+) -> Celery:
+    """A Celery app with the product's one configuration, for these queues."""
     app = Celery("basin-gate", broker=broker_url, set_as_current=False)
-    given = CONFIG | changes
+    known = [BrokerQueue(name, Exchange(name), routing_key=name) for name in queues]
+    given = CONFIG | {"task_queues": known} | changes
     if sentinel is not None:
         options = given["broker_transport_options"]
         watched = sentinel.transport(options["socket_connect_timeout"])
@@ -77,21 +80,23 @@ def celery_app(broker_url: str, sentinel: Sentinel | None = None, **changes: Any
 class CeleryQueue:
     """Implements ``gate.ports.Queue``; a broker that does not answer is noticed within seconds."""
 
-    def __init__(self, broker_url: str, sentinel: Sentinel | None = None) -> None:
+    def __init__(self, broker_url: str, sentinel: Sentinel | None = None, queues: Sequence[str] = QUEUES) -> None:
+        self._queues = tuple(queues)
         quick = _TRANSPORT | {
             "socket_timeout": _RING_TIMEOUT_S,
             "socket_connect_timeout": _RING_TIMEOUT_S,
             "max_retries": 0,
         }
         self._app = celery_app(
-            broker_url, sentinel, broker_transport_options=quick, broker_connection_timeout=_RING_TIMEOUT_S
+            broker_url, sentinel, queues, broker_transport_options=quick, broker_connection_timeout=_RING_TIMEOUT_S
         )
 
     def ring(self, queue: str, kind: str, key: str) -> None:
         """Sends a doorbell; ``Unavailable`` where the broker did not take it."""
-        if kind not in TASK_NAMES or queue not in QUEUES:
+        if kind not in TASK_NAMES or queue not in self._queues:
             raise InvalidInput(
-                f"doorbell for {key}: expected a kind of {KINDS} and a queue of {QUEUES}, found {kind!r} and {queue!r}"
+                f"doorbell for {key}: expected a kind of {KINDS} and a queue of {self._queues}, found {kind!r} and "
+                f"{queue!r}; is GATE_GPU_MEMORY_GB the same for every process?"
             )
         try:
             self._app.send_task(TASK_NAMES[kind], args=[key], queue=queue, retry=False)

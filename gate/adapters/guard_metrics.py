@@ -5,21 +5,28 @@
 
 import logging
 from contextlib import suppress
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-try:
-    import prometheus_client
-except ImportError:  # the guard installs without any extra
-    prometheus_client = None  # type: ignore[assignment]  # no type says: a module, or nothing
+if TYPE_CHECKING:
+    from prometheus_client import Counter
 
 log = logging.getLogger("basin_gate.guard")
 
-# Its values get their files when first counted: while this is imported, MLflow has not made their folder yet.
-REFUSALS = prometheus_client and prometheus_client.Counter(
-    "gate_guard_refusals",
-    "Acts on the registry by answer: refused, would_refuse (the policy says dry_run or warn).",
-    ["answer"],
-)
+
+def _counter() -> "Counter | None":
+    """The counter, or none: the guard installs without any extra.
+
+    Its values get their files when first counted: while this is imported, MLflow has not made their folder yet.
+    """
+    try:
+        from prometheus_client import Counter
+    except ImportError:
+        return None
+    told = "Acts on the registry by answer: refused, would_refuse (the policy says dry_run or warn)."
+    return Counter("gate_guard_refusals", told, ["answer"])
+
+
+REFUSALS = _counter()
 
 
 def tell(answer: Literal["refused", "would_refuse"], text: str, *values: object) -> None:

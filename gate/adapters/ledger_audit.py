@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from gate.adapters.ledger_tables import audit
 from gate.domain.evidence import canonical_json
-from gate.ports import AuditEntry
+from gate.domain.records import AuditEntry
 
 BEGINNING = "0" * 64
 CHAIN_LOCK = 7_620_115

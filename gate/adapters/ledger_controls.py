@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from gate.adapters import ledger_audit
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import control, job
+from gate.domain.records import Claim
 from gate.domain.selfcheck import Check, Control, ControlResult
-from gate.ports import Claim
 
 
 def save(c: sa.Connection, claim: Claim, value: ControlResult, now: float) -> None:

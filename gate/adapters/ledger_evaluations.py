@@ -10,10 +10,12 @@ from gate.adapters import ledger_documents, ledger_outbox, tracing
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_current import current, with_later
 from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, WAITING, delivery, evaluation, job, verdict
+from gate.domain.errors import InvalidInput
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import INSPECT, JUDGE, MEASURE
-from gate.domain.overview import Narrowing
-from gate.ports import EvaluationRow, Kept
+from gate.domain.overview import EvaluationRow, Narrowing
+from gate.domain.records import Kept
+from gate.domain.reopening import Against
 
 _inspect = job.alias("inspect_job")
 _measure = job.alias("measure_job")
@@ -22,6 +24,8 @@ _judge = job.alias("judge_job")
 SUPERSEDED = "superseded"
 """How an evaluation ended that a newer version made pointless. To readers that is an error with its reason; metrics tell
 it apart, so that nobody is alerted of what was wanted."""
+_ROOT = sa.func.coalesce(evaluation.c.root, evaluation.c.key)
+_REOPENED = sa.func.coalesce(evaluation.c.reopened, 0)
 _STEPS = {"inspect": _inspect, "measure": _measure, "needed": _needed, "judge": _judge}
 
 
@@ -45,6 +49,8 @@ def add(c: sa.Connection, request: EvaluationRequest, now: float) -> bool:
         "trace": tracing.carrier(),
         "created_at": now,
         "updated_at": now,
+        "root": request.root if request.occasion else None,
+        "reopened": request.occasion.number if request.occasion else None,
     }
     return insert_new(c, evaluation, row)
 
@@ -94,17 +100,56 @@ def several(c: sa.Connection, keys: Sequence[str]) -> Sequence[EvaluationRow]:
     return [_row(row) for row in c.execute(_with_jobs().where(evaluation.c.key.in_(keys))).mappings()]
 
 
-def kept(c: sa.Connection, keys: Sequence[str]) -> Mapping[str, Kept]:
-    """How each of these evaluations ended, and what its verdict was signed into."""
-    columns = evaluation.c.key, evaluation.c.outcome, evaluation.c.projected_at, current("envelope")
+def newest_of(c: sa.Connection, root: str) -> EvaluationRow | None:
+    """The evaluation that speaks for a version under a policy: the first one, or the last that was opened again."""
+    asked = (
+        sa.select(evaluation.c.key).where(_of_roots([root])).order_by(_REOPENED.desc(), evaluation.c.created_at.desc())
+    )
+    key = c.execute(asked.limit(1)).scalar()
+    return None if key is None else one(c, key)
+
+
+def refuse_reopened(c: sa.Connection, key: str) -> None:
+    """Raises ``InvalidInput`` for an evaluation that another one has taken the place of: nobody decides on it any more."""
+    row = c.execute(sa.select(_ROOT.label("root"), _REOPENED.label("number")).where(evaluation.c.key == key)).first()
+    if row is None:
+        return
+    later = evaluation.c.root == row.root, evaluation.c.reopened > row.number
+    if c.execute(sa.select(evaluation.c.key).where(*later).limit(1)).first() is not None:
+        raise InvalidInput(
+            "expected the evaluation that speaks for the version, found one that was opened again since because its base or "
+            "suite changed; look at the new one"
+        )
+
+
+def not_reopened() -> sa.ColumnElement[bool]:
+    """Whether an evaluation still speaks for its version under its policy."""
+    later = evaluation.alias("later")
+    return ~sa.exists().where(later.c.root == _ROOT, later.c.reopened > _REOPENED)
+
+
+def kept(c: sa.Connection, roots: Sequence[str]) -> Mapping[str, Kept]:
+    """Of each of these first evaluations, how the one that speaks in its place ended, and what its verdict was signed into."""
+    columns = [
+        evaluation.c[name] for name in ("key", "outcome", "projected_at", "base_name", "base_digest", "suite_digest")
+    ]
+    of = _ROOT.label("of"), _REOPENED.label("number")
     joined = with_later(evaluation.outerjoin(verdict, verdict.c.key == evaluation.c.key))
-    rows = c.execute(sa.select(*columns).select_from(joined).where(evaluation.c.key.in_(keys)))
-    return {row.key: _kept(row) for row in rows}
+    wanted = sa.select(*columns, *of, current("envelope")).select_from(joined).where(_of_roots(roots))
+    rows = c.execute(wanted.order_by(_REOPENED, evaluation.c.created_at))
+    return {row.of: _kept(row) for row in rows}
+
+
+def _of_roots(roots: Sequence[str]) -> sa.ColumnElement[bool]:
+    return sa.or_(evaluation.c.key.in_(roots), evaluation.c.root.in_(roots))
 
 
 def _kept(row: Any) -> Kept:
     summary = json.loads(row.envelope)["summary"] if row.envelope else None
-    return Kept(_told(row.outcome), row.outcome is not None and row.projected_at is not None, summary)
+    measured = row.base_name is not None and row.base_digest is not None
+    against = Against(row.base_name, row.base_digest, row.suite_digest, row.number) if measured else None
+    written = row.outcome is not None and row.projected_at is not None
+    return Kept(row.key, _told(row.outcome), written, summary, against)
 
 
 def shown_outcome() -> sa.ColumnElement[str | None]:

@@ -1,6 +1,7 @@
 """The ledger as people look at it: pages of evaluations, and what is being worked on now. Nothing here writes."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from gate.adapters.ledger_tables import QUEUED, RUNNING, evaluation, job, profil
 from gate.domain.errors import InvalidInput
 from gate.domain.evidence import BasinProfile
 from gate.domain.jobs import PROFILE
-from gate.domain.overview import Fleet, FleetQuery, FleetRow, JobAtWork
+from gate.domain.overview import Fleet, FleetQuery, FleetRow, JobAtWork, PolicyUse
 
 _NOWHERE = -1.0
 """Stands for an unknown number, so that rows without one have a place in the order."""
@@ -61,6 +62,27 @@ def profiles(c: sa.Connection, base_digest: str) -> Sequence[BasinProfile]:
     return [read_document(BasinProfile, row.key, row.body, row.schema) for row in c.execute(wanted)]
 
 
+def policy_uses(c: sa.Connection) -> Sequence[PolicyUse]:
+    """What each text of each policy was asked to judge."""
+    texts = _of_request(c, "policy").label("policy"), _of_request(c, "policy_digest").label("digest")
+    outcome = sa.func.coalesce(ledger_evaluations.shown_outcome(), "open").label("outcome")
+    counted = sa.func.count().label("number"), sa.func.min(evaluation.c.created_at).label("since")
+    rows = c.execute(sa.select(*texts, outcome, *counted).group_by(*texts, outcome).order_by(*texts, outcome)).all()
+    return [
+        PolicyUse(*text, min(row.since for row in found), {row.outcome: row.number for row in found})
+        for text, group in groupby(rows, lambda row: (row.policy, row.digest))
+        for found in [list(group)]
+    ]
+
+
+def _of_request(c: sa.Connection, name: str) -> sa.ColumnElement[str]:
+    """A text inside the stored request."""
+    if c.dialect.name == "sqlite":
+        return sa.func.json_extract(evaluation.c.request, f"$.{name}", type_=sa.Text)
+    found: sa.ColumnElement[str] = sa.cast(evaluation.c.request, sa.JSON)[name].as_string()
+    return found
+
+
 def _progress(progress: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if not progress:
         return {"stage": "", "fraction": 0.0}
@@ -77,6 +99,8 @@ def _filters(query: FleetQuery, *, outcome: bool = True) -> list[sa.ColumnElemen
         chosen.append(sa.func.lower(evaluation.c.name).contains(query.text.lower(), autoescape=True))
     if query.base_digest is not None:
         chosen.append(evaluation.c.base_digest == query.base_digest)
+    if query.standing:
+        chosen.append(ledger_evaluations.not_reopened())
     return chosen
 
 

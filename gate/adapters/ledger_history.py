@@ -7,8 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from gate.adapters.database import Database
+from gate.adapters.ledger_current import with_later
 from gate.adapters.ledger_documents import read_document
-from gate.adapters.ledger_tables import evaluation, evidence, verdict
+from gate.adapters.ledger_tables import evaluation, evidence, rejudged, verdict
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.evidence import Evidence
 from gate.domain.rehearsal import Judged
@@ -21,7 +22,8 @@ PAGE = 200
 def judged_since(database: Database, since: float, name: str | None) -> Iterator[Judged]:
     """Versions that have a verdict and were asked for at or after a time, newest first; of each the newest verdict.
 
-    The verdict is as it was given, whatever was revoked since. Each page is a snapshot of its own; what is asked for
+    The verdict is as it was given, whatever was revoked since: the first one, or where more samples were compared after it, the
+    one on those. Each page is a snapshot of its own; what is asked for
     meanwhile is newer than the first page and so is not met.
     """
     return _newest_of_each(_rows(database, _wanted(since, name)))
@@ -29,10 +31,13 @@ def judged_since(database: Database, since: float, name: str | None) -> Iterator
 
 def _wanted(since: float, name: str | None) -> sa.Select[Any]:
     columns = (evaluation.c.key, evaluation.c.created_at, evaluation.c.request)
+    again = rejudged.c.body.label("again"), rejudged.c.schema.label("again_schema")
+    joined = evaluation.join(verdict, verdict.c.key == evaluation.c.key).join(
+        evidence, evidence.c.key == evaluation.c.evidence_key
+    )
     wanted = (
-        sa.select(*columns, *_both("evidence", evidence), *_both("verdict", verdict))
-        .join(verdict, verdict.c.key == evaluation.c.key)
-        .join(evidence, evidence.c.key == evaluation.c.evidence_key)
+        sa.select(*columns, *_both("evidence", evidence), *_both("verdict", verdict), *again)
+        .select_from(with_later(joined))
         .where(evaluation.c.created_at >= since)
         .order_by(evaluation.c.created_at.desc(), evaluation.c.key)
     )
@@ -62,8 +67,13 @@ def _newest_of_each(rows: Iterable[sa.Row[Any]]) -> Iterator[Judged]:
         version = read_document(EvaluationRequest, row.key, row.request).version
         if version.identity not in seen:
             seen.add(version.identity)
-            yield Judged(
-                version,
-                read_document(Evidence, row.key, row.evidence, row.evidence_schema),
-                read_document(Verdict, row.key, row.verdict, row.verdict_schema),
-            )
+            found = read_document(Evidence, row.key, row.evidence, row.evidence_schema)
+            yield Judged(version, found, _verdict_on(found, row), row.key)
+
+
+def _verdict_on(found: Evidence, row: sa.Row[Any]) -> Verdict:
+    """The first verdict that was given on this evidence, or the newest where the first was on less."""
+    first = read_document(Verdict, row.key, row.verdict, row.verdict_schema)
+    if row.again is None or first.evidence_key == found.key:
+        return first
+    return read_document(Verdict, row.key, row.again, row.again_schema)

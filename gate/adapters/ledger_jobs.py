@@ -14,7 +14,7 @@ from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import ENDED, FAILED, QUEUED, RUNNING, WAITING, job
 from gate.domain.errors import InvalidInput, LostLease
 from gate.domain.jobs import JUDGE, PROFILE, evaluation_of_judge
-from gate.ports import Claim, JobRequest
+from gate.domain.records import Claim, JobRequest
 
 ACTOR = "ledger"
 LONGEST_SILENCE_S = 600.0
@@ -147,6 +147,17 @@ def sweep(c: sa.Connection, now: float, ring_after_s: float, max_attempts: int) 
     return len(orphans) + stranded + _ring_again(c, now, ring_after_s)
 
 
+def leave_queues(c: sa.Connection, known: Sequence[str], into: str, now: float) -> int:
+    """Moves what nobody has begun from any other queue than the known ones, and rings for what is due."""
+    stray = sa.select(job.c.key).where(job.c.state.in_((QUEUED, WAITING)), job.c.queue.not_in(known))
+    keys = c.execute(stray.order_by(job.c.key).with_for_update()).scalars().all()
+    moved = sa.update(job).where(job.c.key.in_(keys)).values(queue=into)
+    for row in c.execute(moved.returning(job.c.key, job.c.kind, job.c.state)).all():
+        if row.state == QUEUED:
+            ledger_outbox.ring(c, row.key, row.kind, into, now)
+    return len(keys)
+
+
 def due(c: sa.Connection, queue: str, now: float, limit: int) -> Sequence[str]:
     """Keys of the jobs of a queue that are due, the longest waiting first."""
     which = job.c.queue == queue, job.c.state == QUEUED, job.c.not_before <= now
@@ -190,6 +201,7 @@ def _enqueue(
 ) -> None:
     waits = request.waits_for is not None and not _has_ended(c, request.waits_for)
     asked: dict[str, Any] = {
+        "queue": request.queue,
         "payload": dict(request.payload),
         "state": WAITING if waits else QUEUED,
         "waits_for": request.waits_for,
@@ -206,7 +218,7 @@ def _enqueue(
 
 
 def _insert(c: sa.Connection, request: JobRequest, asked: Mapping[str, Any], now: float) -> bool:
-    fixed = {"key": request.key, "kind": request.kind, "queue": request.queue, "created_at": now, "rung_at": now}
+    fixed = {"key": request.key, "kind": request.kind, "created_at": now, "rung_at": now}
     return insert_new(c, job, fixed | {"epoch": 0, "attempts": 0, "outages": 0} | dict(asked))
 
 

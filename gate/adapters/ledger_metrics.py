@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from gate.adapters import ledger_runs
+from gate.adapters import ledger_glass, ledger_runs
 from gate.adapters.ledger_evaluations import SUPERSEDED
 from gate.adapters.ledger_outbox import DOORBELL, PROJECT
 from gate.adapters.ledger_statistics import BYPASSES, OPENINGS, REPAIRS, REVERTS
@@ -20,9 +20,9 @@ from gate.adapters.ledger_tables import DONE, FAILED, QUEUED, RUNNING, WAITING
 from gate.adapters.ledger_tallies import POSITIONS, RUN_S, TO_VERDICT_S, WAIT_S
 from gate.domain.errors import GateError
 from gate.domain.jobs import KINDS, QUEUES
+from gate.domain.records import Backlog, Statistics, Tally, TracedVerdict, WaiverState
 from gate.domain.selfcheck import Check, Control
 from gate.domain.verdict import Outcome
-from gate.ports import Backlog, Statistics, Tally, TracedVerdict, WaiverState
 
 Family: TypeAlias = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
@@ -78,6 +78,10 @@ class LedgerCollector(Collector):
         yield from _enforcement(statistics)
         yield _controls(statistics)
         yield from _waivers(statistics)
+        meaning = (
+            "Broken glasses: in_force (a version can be promoted against its verdict), unreviewed, overdue for it."
+        )
+        yield _gauge("gate_break_glass", meaning, "state", ledger_glass.STATES, statistics.glasses)
 
 
 def empty_ledger() -> LedgerCollector:
@@ -89,7 +93,9 @@ def empty_ledger() -> LedgerCollector:
 
 def _waiting(backlog: Backlog) -> Iterator[Family]:
     jobs = GaugeMetricFamily("gate_jobs", f"Jobs by queue and state: {', '.join(STATES)}.", labels=["queue", "state"])
-    for pair in sorted({(queue, state) for queue in QUEUES for state in STATES} | set(backlog.jobs)):
+    # Every state of each queue that there is: a queue whose last worker has gone has none running, which an alert looks at.
+    queues = {*QUEUES, *(queue for queue, _ in backlog.jobs)}
+    for pair in sorted({(queue, state) for queue in queues for state in STATES} | set(backlog.jobs)):
         jobs.add_metric(pair, backlog.jobs.get(pair, 0))
     yield jobs
     yield _gauge(

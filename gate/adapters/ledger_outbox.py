@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import evaluation, job, outbox
-from gate.ports import OutboxItem
+from gate.domain.records import OutboxItem
 
 DOORBELL = "doorbell"
 PROJECT = "project"

@@ -6,18 +6,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_audit, ledger_evaluations, ledger_revocations
+from gate.adapters import ledger_audit, ledger_evaluations, ledger_outbox, ledger_revocations, ledger_tallies
 from gate.adapters.database import insert_new, put
-from gate.adapters.ledger_current import current, with_later
+from gate.adapters.ledger_current import current, judged, with_later
 from gate.adapters.ledger_documents import DOCUMENT_SCHEMA, Document, read_document
-from gate.adapters.ledger_tables import base, evidence, profile, promotion, prompts, verdict
+from gate.adapters.ledger_tables import base, evaluation, evidence, profile, promotion, prompts, verdict
 from gate.domain.checkpoint import Base, Frozen, ModelVersion
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import INSPECT, profile_key
 from gate.domain.prompts import ChangedPrompts
+from gate.domain.records import Claim
 from gate.domain.revocation import overruled
 from gate.domain.verdict import Verdict
-from gate.ports import Claim
 
 
 def save_evidence(c: sa.Connection, claim: Claim, value: Evidence, now: float) -> None:
@@ -80,7 +80,29 @@ def save_verdict(
 
 def verdict_of(c: sa.Connection, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
     """An evaluation's verdict and what it was signed into; blocked where it was revoked since."""
-    columns = (current(name) for name in ("body", "schema", "envelope"))
+    return _verdict(c, key, [current(name) for name in ("body", "schema", "envelope")])
+
+
+def judged_of(c: sa.Connection, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
+    """The same, but for a glass that was broken over it."""
+    return _verdict(c, key, [judged(name).label(name) for name in ("body", "schema", "envelope")])
+
+
+def show_current(c: sa.Connection, key: str, now: float) -> None:
+    """The evaluation ends as the verdict does that counts now, and that is written to the registry."""
+    kept = verdict_of(c, key)
+    if kept is None:
+        return
+    # Verdicts given are counted as they were given; a count never goes down.
+    ledger_tallies.count_evaluation(c, key)
+    ended = {"outcome": kept[0].outcome.value, "reason": kept[0].reason, "updated_at": now}
+    c.execute(sa.update(evaluation).where(evaluation.c.key == key).values(ended))
+    ledger_outbox.project(c, key, now)
+
+
+def _verdict(
+    c: sa.Connection, key: str, columns: Sequence[sa.ColumnElement[Any]]
+) -> tuple[Verdict, Mapping[str, Any]] | None:
     row = c.execute(sa.select(*columns).select_from(with_later(verdict)).where(verdict.c.key == key)).first()
     if row is None:
         return None

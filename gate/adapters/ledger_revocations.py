@@ -8,12 +8,12 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_audit, ledger_outbox, ledger_tallies
 from gate.adapters.database import insert_new
-from gate.adapters.ledger_tables import evaluation, revocation, verdict
+from gate.adapters.ledger_tables import broken_glass, evaluation, revocation, verdict
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.evaluation import EvaluationRequest
+from gate.domain.records import SignedRevocation
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Outcome, Verdict
-from gate.ports import SignedRevocation
 
 
 def revoke(c: sa.Connection, given: Sequence[SignedRevocation], actor: str, now: float) -> int:
@@ -81,6 +81,8 @@ def _void(c: sa.Connection, given: SignedRevocation, now: float) -> None:
         if EvaluationRequest.model_validate_json(row.request).version.identity == entry.subject:
             # Verdicts given are counted as they were given; a count never goes down.
             ledger_tallies.count_evaluation(c, row.key)
+            open_ = broken_glass.c.key == row.key, broken_glass.c.ended_at.is_(None)
+            c.execute(sa.update(broken_glass).where(*open_).values(ended_at=now))
             c.execute(sa.update(evaluation).where(evaluation.c.key == row.key).values(values))
             ledger_outbox.project(c, row.key, now)
 

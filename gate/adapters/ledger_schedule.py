@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from gate.adapters import ledger_jobs
 from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, evaluation, job, job_run
 from gate.domain.jobs import JUDGE, inspect_key, judge_key, measure_key
+from gate.domain.records import Claim
 from gate.domain.scheduling import AWAITED_S, Lane, Sharing, Turn, by_team, turns, with_use
-from gate.ports import Claim
 
 _MODEL = sa.func.coalesce(job.c.model, "")
 

@@ -11,17 +11,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_controls, ledger_tallies, ledger_waivers, tracing
+from gate.adapters import ledger_controls, ledger_glass, ledger_tallies, ledger_waivers, tracing
 from gate.adapters.database import put
 from gate.adapters.ledger_audit import FAILED_OPEN
 from gate.adapters.ledger_tables import audit, evaluation, figure
-from gate.ports import Statistics, Tally, TracedVerdict
+from gate.domain.records import Statistics, Tally, TracedVerdict
 
 BYPASSES = {
     "promoted without approval": "unapproved",
     "promoted on an approval that was revoked": "revoked",
     "promoted on an approval that a later verdict withdrew": "withdrawn",
     "promoted on an approval that expired": "expired",
+    "promoted by breaking the glass, which is over": "break_glass",
 }
 REVERTS = {f"{kind} {result}": result for kind in ("alias", "stage") for result in ("restored", "removed", "expired")}
 REPAIRS = {"webhook created": "created", "webhook repaired": "repaired"}
@@ -91,6 +92,7 @@ def statistics(c: sa.Connection, facts: Facts, now: float) -> Statistics:
         controls=ledger_controls.counts(c),
         waivers=waivers,
         waiver_expiry=waiver_expiry,
+        glasses=ledger_glass.counts(c, now),
         traces=tuple(_traces(newest)),
     )
 

@@ -93,6 +93,12 @@ evaluation = sa.Table(
     sa.Column("worst_change", sa.Double),
     sa.Column("trace", sa.Text),
     sa.Column("counted", sa.Boolean),
+    sa.Column("base_name", sa.Text),
+    sa.Column("suite_digest", sa.Text),
+    # Of an evaluation that was opened again: the key of the version's first one under the policy, and how often it was.
+    sa.Column("root", sa.Text),
+    sa.Column("reopened", sa.Integer),
+    sa.Index("evaluation_by_root", "root", "reopened"),
     sa.Index("evaluation_uncounted", "key", sqlite_where=_ENDED_UNCOUNTED, postgresql_where=_ENDED_UNCOUNTED),
     sa.Index("evaluation_open", "created_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
     sa.Index("evaluation_by_time", "created_at"),
@@ -224,17 +230,22 @@ revocation = sa.Table(
     sa.Index("revocation_by_candidate", "candidate_digest"),
 )
 
-# A person's decision, and once it is signed the verdict that stands in the place of the judged one, which never changes.
+# A person's decision on one verdict (by its digest), and once it is signed the verdict that stands in the place of that one,
+# which never changes.
 review = sa.Table(
     "review",
     metadata,
-    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("judged", sa.Text, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("asked_at", sa.Double, nullable=False),
     sa.Column("verdict", sa.Text),
     sa.Column("schema", sa.Integer),
     sa.Column("envelope", sa.Text),
     sa.Column("signed_at", sa.Double),
+    sa.Index("review_of_verdict", "key", "judged", unique=True),
+    sqlite_autoincrement=True,
 )
 
 waiver = sa.Table(
@@ -265,6 +276,27 @@ rejudged = sa.Table(
     sa.Column("envelope", sa.Text, nullable=False),
     sa.Column("saved_at", sa.Double, nullable=False),
     sa.Index("rejudged_by_key", "key", "seq"),
+    sqlite_autoincrement=True,
+)
+
+# An approval against the findings, from who broke the glass to who reviewed that; while it has not ended, it counts.
+broken_glass = sa.Table(
+    "broken_glass",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("candidate_digest", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.Integer, nullable=False),
+    sa.Column("review_by", sa.Integer, nullable=False),
+    sa.Column("verdict", sa.Text),
+    sa.Column("schema", sa.Integer),
+    sa.Column("envelope", sa.Text),
+    sa.Column("signed_at", sa.Double),
+    sa.Column("ended_at", sa.Double),
+    sa.Column("review", sa.Text),
+    sa.Index("broken_glass_by_key", "key", "seq"),
+    sa.Index("broken_glass_by_candidate", "candidate_digest"),
     sqlite_autoincrement=True,
 )
 

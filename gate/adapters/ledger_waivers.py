@@ -6,15 +6,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from gate.adapters import ledger_audit, ledger_documents, ledger_jobs, ledger_outbox, ledger_tallies
+from gate.adapters import ledger_audit, ledger_documents, ledger_evaluations, ledger_jobs, ledger_records
 from gate.adapters.database import insert_new
-from gate.adapters.ledger_tables import evaluation, rejudged, verdict, waiver
+from gate.adapters.ledger_tables import rejudged, verdict, waiver
 from gate.domain.errors import InvalidInput, NotFound, Unavailable
 from gate.domain.jobs import CPU_QUEUE, REJUDGE, rejudge_key
+from gate.domain.overview import WaiverPage, WaiverQuery
+from gate.domain.records import JobRequest, KeptWaiver, WaiverState
 from gate.domain.verdict import Verdict
 from gate.domain.waiver import Approval, Waiver
 from gate.domain.waiving import refuse_approval
-from gate.ports import JobRequest, KeptWaiver, WaiverState
 
 
 def ask(c: sa.Connection, value: Waiver, critical: bool, now: float) -> KeptWaiver:
@@ -93,17 +94,34 @@ def listing(c: sa.Connection, candidate_digest: str | None, limit: int) -> Seque
     return [_kept(row) for row in c.execute(query)]
 
 
+def page(c: sa.Connection, query: WaiverQuery) -> WaiverPage:
+    """Waivers as they stand at a time, whether or not a sweep has ended those that are over."""
+    standing = _standing(query.at)
+    ended = standing == "ended"
+    order = sa.case((ended, 1), else_=0), sa.case((ended, -waiver.c.changed_at), else_=waiver.c.expires_at), waiver.c.id
+    wanted = sa.select(waiver).order_by(*order).offset(query.offset).limit(query.limit + 1)
+    if query.standing is not None:
+        wanted = wanted.where(standing == query.standing)
+    found = [_kept(row) for row in c.execute(wanted)]
+    counted = c.execute(sa.select(standing, sa.func.count()).group_by(standing)).all()
+    return WaiverPage(found[: query.limit], len(found) > query.limit, {row[0]: row[1] for row in counted})
+
+
+def _standing(at: float) -> sa.ColumnElement[str]:
+    lasts = waiver.c.expires_at > at
+    in_force = sa.and_(waiver.c.state == WaiverState.GRANTED, lasts)
+    waiting = sa.and_(waiver.c.state == WaiverState.REQUESTED, lasts)
+    return sa.case((in_force, "in_force"), (waiting, "waiting"), else_="ended")
+
+
 def replace_verdict(c: sa.Connection, key: str, value: Verdict, envelope: Mapping[str, Any], now: float) -> None:
     """Keeps a verdict that was judged again; it counts from now on, and those before stay as they are."""
     refuse_ended(c, value, now)
     written = {"body": value.model_dump_json(), "schema": ledger_documents.DOCUMENT_SCHEMA}
     row = {"key": key, **written, "envelope": json.dumps(dict(envelope)), "saved_at": now}
     c.execute(sa.insert(rejudged).values(row))
-    # Verdicts given are counted as they were given; a count never goes down.
-    ledger_tallies.count_evaluation(c, key)
-    ended = {"outcome": value.outcome.value, "reason": value.reason, "updated_at": now}
-    c.execute(sa.update(evaluation).where(evaluation.c.key == key).values(ended))
-    ledger_outbox.project(c, key, now)
+    ledger_records.show_current(c, key, now)
+    ledger_evaluations.note(c, key, now, evidence_key=value.evidence_key, worst_change=value.worst_change)
     detail = {"evaluation": key, "subject": value.subject, "outcome": value.outcome, "verdict": value.digest}
     ledger_audit.append(c, "verdict", "judge", detail, now)
 

@@ -10,6 +10,7 @@ import yaml
 from gate.domain.errors import InvalidInput
 
 MAX_BYTES = 1_000_000
+DEEPEST = 30
 Place = tuple[str | int, ...]
 
 
@@ -30,9 +31,13 @@ class MarkedYaml:
 
 def read_marked(file: Path) -> MarkedYaml:
     """The one document of a YAML file; ``InvalidInput`` names file and line of whatever is wrong."""
-    text = _read(file)
+    return marked(file, _read(file))
+
+
+def marked(file: Path, text: str) -> MarkedYaml:
+    """The one document of a text; messages call it by the name of ``file``, which need not be there."""
     try:
-        _refuse_aliases(file, text)
+        _refuse_growth(file, text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -60,12 +65,17 @@ def _read(file: Path) -> str:
         ) from error
 
 
-def _refuse_aliases(file: Path, text: str) -> None:
-    """Aliases can grow a small file without bound, and hide from a reader what a rule says."""
+def _refuse_growth(file: Path, text: str) -> None:
+    """Aliases can grow a small file without bound, and hide from a reader what a rule says; reading brackets within brackets takes
+    time that grows with the square of their depth."""
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            line = event.start_mark.line + 1 if event.start_mark else 1
             raise InvalidInput(f"{file}:{line}: expected plain values, found the alias *{event.anchor}; write it out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise InvalidInput(f"{file}:{line}: expected at most {DEEPEST} levels, found more; is it a policy?")
 
 
 def _value(file: Path, node: yaml.Node, place: Place, lines: dict[Place, int]) -> Any:

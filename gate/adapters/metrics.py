@@ -104,6 +104,11 @@ class DispatcherMetrics:
         self.missed_versions = Counter(
             "gate_missed_versions", "Versions found by the reconciler that no delivery had told of.", registry=registry
         )
+        self.reopened_verdicts = Counter(
+            "gate_reopened_verdicts",
+            "Verdicts opened again because their base or suite became another.",
+            registry=registry,
+        )
         self.failed_reverts = Counter(
             "gate_failed_reverts",
             "Times that MLflow refused to let the gate move a protected alias.",

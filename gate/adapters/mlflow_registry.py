@@ -251,8 +251,8 @@ class MlflowRegistry:
         with asking(f"the run of evaluation {record.key}"):
             run = self._run_of(record.key) or self._create_run(record)
             run_id = str(run.info.run_id)
-            if run.data.tags.get(RUN_WRITTEN) != record.outcome:
-                self._fill_run(run_id, record)
+            if run.data.tags.get(RUN_WRITTEN) != (record.mark or record.outcome):
+                self._fill_run(run_id, record, run.data.params)
             return run_id
 
     def run_url(self, run_id: str) -> str:
@@ -270,20 +270,21 @@ class MlflowRegistry:
             self._experiment_id, start_time=record.at_ms, tags={RUN_KEY: record.key}, run_name=record.name[:250]
         )
 
-    def _fill_run(self, run_id: str, record: RunRecord) -> None:
+    def _fill_run(self, run_id: str, record: RunRecord, known: Mapping[str, str]) -> None:
         metrics = [Metric(name, value, record.at_ms, 0) for name, value in sorted(record.metrics.items())]
         for start in range(0, len(metrics), 500):
             self._client.log_batch(run_id, metrics=metrics[start : start + 500])
         self._client.log_batch(
             run_id,
-            params=[Param(name, value) for name, value in sorted(record.params.items())],
+            # MLflow keeps a parameter as it was first.
+            params=[Param(name, value) for name, value in sorted(record.params.items()) if name not in known],
             tags=[RunTag(name, value) for name, value in sorted(record.tags.items())],
         )
         for path, content in sorted(record.artifacts.items()):
             self._log_artifact(run_id, path, content)
         self._client.set_terminated(run_id, "FINISHED", end_time=record.at_ms)
         # Last of all: a run without this tag was left half written, and is written again.
-        self._client.set_tag(run_id, RUN_WRITTEN, record.outcome)
+        self._client.set_tag(run_id, RUN_WRITTEN, record.mark or record.outcome)
 
     def _log_artifact(self, run_id: str, path: str, content: bytes) -> None:
         from tempfile import TemporaryDirectory

@@ -8,8 +8,8 @@ import yaml
 
 from gate.adapters.marked_yaml import MarkedYaml, Place
 from gate.domain.errors import InvalidInput
-from gate.domain.layers import LAYERS, loosened, merged
-from gate.domain.policy import Policy
+from gate.domain.layers import LAYERS, OWN, loosened, merged
+from gate.domain.policy import Policy, PolicySet
 
 FIX = "say it at least as strictly, leave it out to inherit it, or have the layer above loosened"
 
@@ -19,6 +19,33 @@ def parent_file(document: MarkedYaml, above: tuple[Path, ...]) -> Path | None:
 
     Raises ``InvalidInput`` where layer and parent do not fit, the parent is not there, or documents name each other.
     """
+    parent = _parent_name(document)
+    if parent is None:
+        return None
+    for file in sorted(document.file.parent.glob("*.y*ml")):
+        if _name_of(file) == parent and file != document.file:
+            if file in above:
+                raise _refused(document, "parent", f"expected a policy above, found {parent!r} below; end the circle")
+            return file
+    raise _refused(
+        document, "parent", f"expected a policy of that name in {document.file.parent}, found no {parent!r}; add it"
+    )
+
+
+def parent_in_force(document: MarkedYaml, policies: PolicySet) -> Policy | None:
+    """The same for a document that stands in no folder: its parent is one of the policies in force."""
+    parent = _parent_name(document)
+    if parent is None:
+        return None
+    for policy in policies.policies:
+        if policy.name == parent and parent != document.value.get("name"):
+            return policy
+    raise _refused(
+        document, "parent", f"expected a policy that is in force, found no {parent!r}; put it in force first"
+    )
+
+
+def _parent_name(document: MarkedYaml) -> Any:
     layer, parent = document.value.get("layer"), document.value.get("parent")
     if parent is None:
         if layer in LAYERS[1:]:
@@ -30,14 +57,7 @@ def parent_file(document: MarkedYaml, above: tuple[Path, ...]) -> Path | None:
         raise _refused(
             document, "parent", f"expected layer: team or model with a parent, found {layer!r}; name the layer"
         )
-    for file in sorted(document.file.parent.glob("*.y*ml")):
-        if _name_of(file) == parent and file != document.file:
-            if file in above:
-                raise _refused(document, "parent", f"expected a policy above, found {parent!r} below; end the circle")
-            return file
-    raise _refused(
-        document, "parent", f"expected a policy of that name in {document.file.parent}, found no {parent!r}; add it"
-    )
+    return parent
 
 
 def layered(document: MarkedYaml, parent: Policy) -> Mapping[str, Any]:
@@ -49,6 +69,22 @@ def layered(document: MarkedYaml, parent: Policy) -> Mapping[str, Any]:
         found = f"layer: {parent.layer}" if parent.layer else "no layer"
         raise _refused(document, "parent", f"expected a parent with layer: {above}, found {found}; correct one of them")
     return merged(parent, document.value)
+
+
+def own_part(policy: Policy, document: Mapping[str, Any], parent: Policy) -> dict[str, Any]:
+    """What a policy's document has to say of its own, for the rest to be inherited from its parent."""
+    above = parent.model_dump(mode="json")
+    inherited = {rule.name for rule in parent.rules if policy.origins.get(rule.name) != f"{policy.layer} {policy.name}"}
+    own = {key: value for key, value in document.items() if value != (above.get(key) if key not in OWN else "")}
+    own["rules"] = [
+        {key: value for key, value in rule.items() if value is not None}
+        for rule in document["rules"]
+        if rule["name"] not in inherited
+    ]
+    before = f"({parent.match}) && ("
+    if policy.match.startswith(before) and policy.match.endswith(")"):
+        own["match"] = policy.match[len(before) : -1]
+    return own
 
 
 def refuse_loosened(document: MarkedYaml, parent: Policy, policy: Policy) -> None:

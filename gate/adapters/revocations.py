@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gate.adapters.signing import Verifier
+from gate.adapters.signing import Opener
 from gate.domain.attestation import instant
 from gate.domain.errors import GateError, InvalidInput
 from gate.domain.revocation import REVOCATIONS_TYPE, RevocationList, read_revocations
@@ -14,12 +14,12 @@ UNREADABLE_MARK = (
 )
 
 
-def opened(verifier: Verifier, envelope: str | bytes) -> RevocationList:
+def opened(verifier: Opener, envelope: str | bytes) -> RevocationList:
     """The list of an envelope. Raises `Unverified` or `InvalidInput`."""
     return read_revocations(verifier.open(envelope, REVOCATIONS_TYPE))
 
 
-def listed(verifier: Verifier, file: Path) -> RevocationList:
+def listed(verifier: Opener, file: Path) -> RevocationList:
     """The list of a file; every failure is `GateError` and names the file."""
     try:
         return opened(verifier, file.read_bytes())
@@ -32,7 +32,7 @@ def listed(verifier: Verifier, file: Path) -> RevocationList:
         raise type(error)(f"{file}: {error}") from error
 
 
-def marked(verifier: Verifier, mark: str | None, identity: str, candidate_digest: str | None) -> str | None:
+def marked(verifier: Opener, mark: str | None, identity: str, candidate_digest: str | None) -> str | None:
     """Why a version with this tag ``gate.revoked`` is no approved one, or ``None`` where it has no such tag.
 
     A mark that cannot be read refuses too; one that was signed for another version only says nothing.

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import InvalidInput
+from gate.domain.records import SignedRevocation
 from gate.domain.revocation import REASON_CHARACTERS, REVOCATIONS_TYPE, Revocation, revocation_list
-from gate.ports import Ledger, SignedRevocation, Signer
+from gate.ports import Ledger, Signer
 
 PAGE = 500
 SECONDS_A_DAY = 86_400

@@ -61,7 +61,8 @@ class Rulebook:
         except GateError as error:
             return f"its attestation is not valid: {error}"
         revoked = self._revoked(version, summary.candidate_digest, now)
-        return revoked or self._other_policy(summary, policy) or summary.refusal(version.identity, now)
+        other = self._other_policy(summary, policy) or _unbreakable(summary, policy)
+        return revoked or other or summary.refusal(version.identity, now)
 
     @property
     def state(self) -> GuardState:
@@ -91,6 +92,15 @@ class Rulebook:
     def _open(self, envelope: str) -> Summary:
         assert self._verifier is not None
         return read_summary(self._verifier.open(envelope, PAYLOAD_TYPE))
+
+
+def _unbreakable(summary: Summary, policy: Policy) -> str | None:
+    """Why an approval against the findings does not count under this policy."""
+    terms = policy.break_glass
+    if summary.broken_by is None or (terms and summary.expires_at - summary.verified_at <= terms.max_hours * 3600):
+        return None
+    allowed = f"for at most {terms.max_hours} hours" if terms else "for no time"
+    return f"it was approved by breaking the glass, which policy {policy.name} permits {allowed}; have it reviewed"
 
 
 def _verifier(file: Path | None) -> tuple[Verifier | None, str]:

@@ -58,8 +58,8 @@ class Sentinel:
         given = {"password": password, "socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
         tls = {"ssl": True, **self._tls("required")} if self.ca_file else {}
         places = [(host.hostname or "", host.port or PORT) for host in hosts]
-        watch = Watch(places, sentinel_kwargs=self._asking(timeout_s), **given, **tls)  # type: ignore[no-untyped-call]  # redis types no part of it
-        master: Redis = watch.master_for(self.master)  # type: ignore[no-untyped-call]  # redis types no part of it
+        watch = Watch(places, sentinel_kwargs=self._asking(timeout_s), **given, **tls)
+        master: Redis = watch.master_for(self.master)
         return master
 
     def _asking(self, timeout_s: float) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -36,10 +36,26 @@ def generate_key(path: Path) -> bytes:
     return _public_pem(private.public_key())
 
 
-class DsseSigner:
-    """Signs with the Ed25519 key of a PEM file. Implements ``gate.ports.Signer``."""
+class Opener(Protocol):
+    """Opens what was signed: the payload of that type, or ``Unverified``."""
 
-    def __init__(self, key_file: Path) -> None:
+    def open(self, envelope: Mapping[str, Any] | str | bytes, payload_type: str) -> bytes: ...
+
+
+class Bundler(Protocol):
+    """Signs an in-toto statement in a way of its own, into a bundle (a JSON-ready mapping)."""
+
+    def bundle(self, statement: bytes) -> Mapping[str, Any]: ...
+
+
+class DsseSigner:
+    """Signs with the Ed25519 key of a PEM file. Implements ``gate.ports.Signer``.
+
+    ``keyless`` signs beside it where summaries are to be verified without the gate's key too.
+    """
+
+    def __init__(self, key_file: Path, keyless: Bundler | None = None) -> None:
+        self.keyless = keyless
         private = _private_key(key_file)
         self._signer = CryptoSigner(private)
         self.public_key = private.public_key()

@@ -10,12 +10,11 @@ from gate.adapters import (
     ledger_controls,
     ledger_evaluations,
     ledger_fleet,
+    ledger_glass,
     ledger_history,
     ledger_jobs,
     ledger_outbox,
     ledger_records,
-    ledger_reviews,
-    ledger_revocations,
     ledger_schedule,
     ledger_statistics,
     ledger_superseding,
@@ -24,30 +23,26 @@ from gate.adapters import (
 )
 from gate.adapters.database import Database, insert_new
 from gate.adapters.ledger_tables import DONE, FAILED, evaluation, lease
+from gate.adapters.sql_decisions import SqlDecisions
 from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.evaluation import EvaluationRequest, evaluation_key
 from gate.domain.evidence import BasinProfile, Evidence
 from gate.domain.jobs import CPU_QUEUE, INSPECT, JUDGE, inspect_key, judge_key
-from gate.domain.overview import Fleet, FleetQuery, JobAtWork
+from gate.domain.overview import EvaluationRow, Fleet, FleetQuery, JobAtWork, PolicyUse
 from gate.domain.prompts import NO_PROMPTS, ChangedPrompts
-from gate.domain.rehearsal import Judged
-from gate.domain.revocation import Revocation
-from gate.domain.scheduling import Sharing
-from gate.domain.selfcheck import ControlResult
-from gate.domain.verdict import Review, Verdict
-from gate.domain.waiver import Approval, Waiver
-from gate.ports import (
+from gate.domain.records import (
     AuditEntry,
     Backlog,
     Claim,
-    EvaluationRow,
     JobRequest,
     Kept,
-    KeptWaiver,
     OutboxItem,
-    SignedRevocation,
     Statistics,
 )
+from gate.domain.rehearsal import Judged
+from gate.domain.scheduling import Sharing
+from gate.domain.selfcheck import ControlResult
+from gate.domain.verdict import Verdict
 
 
 def migrate(url: str) -> None:
@@ -62,11 +57,11 @@ def migrate(url: str) -> None:
         database.close()
 
 
-class SqlLedger:
+class SqlLedger(SqlDecisions):
     """Implements ``gate.ports.Ledger``; what each method promises is said there."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url)
+        super().__init__(Database(url))
         self._facts = ledger_statistics.Facts()
 
     def close(self) -> None:
@@ -126,6 +121,7 @@ class SqlLedger:
             ledger_outbox.forget(c, now)
             ledger_tallies.count(c)
             ledger_waivers.expire(c, now)
+            ledger_glass.expire(c, now)
             projected = ledger_evaluations.project_again(c, now)
             return projected + ledger_jobs.sweep(c, now, ring_after_s, max_attempts)
 
@@ -133,6 +129,9 @@ class SqlLedger:
 
     def due(self, queue: str, now: float, limit: int = 10) -> Sequence[str]:
         return self._database.read(lambda c: ledger_jobs.due(c, queue, now, limit))
+
+    def leave_queues(self, known: Sequence[str], into: str, now: float) -> int:
+        return self._database.write(lambda c: ledger_jobs.leave_queues(c, known, into, now))
 
     def cancel_superseded(self, now: float) -> int:
         return self._database.write(lambda c: ledger_superseding.cancel(c, now))
@@ -183,11 +182,14 @@ class SqlLedger:
         claim: Claim | None = None,
         evidence_key: str | None = None,
         run_id: str | None = None,
+        base: Base | None = None,
     ) -> None:
+        of_base = {"base_name": base.name, "suite_digest": base.suite_digest} if base else {}
+
         def work(c: sa.Connection) -> None:
             if claim is not None:
                 ledger_jobs.hold(c, claim)
-            ledger_evaluations.note(c, key, now, evidence_key=evidence_key, run_id=run_id)
+            ledger_evaluations.note(c, key, now, evidence_key=evidence_key, run_id=run_id, **of_base)
 
         self._database.write(work)
 
@@ -206,11 +208,7 @@ class SqlLedger:
         return self._database.read(lambda c: ledger_records.prompts_of(c, key))
 
     def save_profile(self, claim: Claim, profile: BasinProfile, now: float) -> None:
-        def work(c: sa.Connection) -> None:
-            ledger_jobs.hold(c, claim)
-            ledger_records.save_profile(c, profile, now)
-
-        self._database.write(work)
+        self._held(claim, lambda c: ledger_records.save_profile(c, profile, now))
 
     def profile(self, key: str) -> BasinProfile | None:
         return self._database.read(lambda c: ledger_records.profile_of(c, key))
@@ -236,65 +234,6 @@ class SqlLedger:
     def verdict(self, key: str) -> tuple[Verdict, Mapping[str, Any]] | None:
         return self._database.read(lambda c: ledger_records.verdict_of(c, key))
 
-    def ask_review(self, key: str, review: Review, now: float) -> None:
-        self._database.write(lambda c: ledger_reviews.ask(c, key, review, now))
-
-    def review(self, key: str) -> Review | None:
-        return self._database.read(lambda c: ledger_reviews.asked(c, key))
-
-    def save_review(self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float) -> None:
-        def work(c: sa.Connection) -> None:
-            ledger_jobs.hold(c, claim)
-            ledger_reviews.save(c, key, verdict, envelope, now)
-
-        self._database.write(work)
-
-    def ask_waiver(self, waiver: Waiver, critical: bool, now: float) -> KeptWaiver:
-        return self._database.write(lambda c: ledger_waivers.ask(c, waiver, critical, now))
-
-    def approve_waiver(self, id_: str, approval: Approval, now: float) -> KeptWaiver:
-        return self._database.write(lambda c: ledger_waivers.approve(c, id_, approval, now))
-
-    def revoke_waiver(self, id_: str, actor: str, reason: str, now: float) -> KeptWaiver:
-        return self._database.write(lambda c: ledger_waivers.revoke(c, id_, actor, reason, now))
-
-    def sign_waiver(self, claim: Claim, id_: str, envelope: Mapping[str, Any]) -> None:
-        def work(c: sa.Connection) -> None:
-            ledger_jobs.hold(c, claim)
-            ledger_waivers.sign(c, id_, envelope)
-
-        self._database.write(work)
-
-    def waiver(self, id_: str) -> KeptWaiver:
-        return self._database.read(lambda c: ledger_waivers.one(c, id_))
-
-    def waivers(self, candidate_digest: str | None = None, limit: int = 100) -> Sequence[KeptWaiver]:
-        return self._database.read(lambda c: ledger_waivers.listing(c, candidate_digest, limit))
-
-    def replace_verdict(
-        self, claim: Claim, key: str, verdict: Verdict, envelope: Mapping[str, Any], now: float
-    ) -> None:
-        def work(c: sa.Connection) -> None:
-            ledger_jobs.hold(c, claim)
-            ledger_waivers.replace_verdict(c, key, verdict, envelope, now)
-
-        self._database.write(work)
-
-    def first_judged_at(self, key: str) -> int | None:
-        return self._database.read(lambda c: ledger_waivers.first_judged_at(c, key))
-
-    def revoke(self, given: Sequence[SignedRevocation], actor: str, now: float) -> int:
-        return self._database.write(lambda c: ledger_revocations.revoke(c, given, actor, now))
-
-    def revocation(self, subject: str, candidate_digest: str | None) -> tuple[Revocation, Mapping[str, Any]] | None:
-        return self._database.read(lambda c: ledger_revocations.revocation_of(c, subject, candidate_digest))
-
-    def revocations(self) -> Sequence[Revocation]:
-        return self._database.read(ledger_revocations.revocations)
-
-    def versions_of(self, candidate_digest: str) -> Sequence[ModelVersion]:
-        return self._database.read(lambda c: ledger_revocations.versions_of(c, candidate_digest))
-
     def evaluation(self, key: str) -> EvaluationRow | None:
         return self._database.read(lambda c: ledger_evaluations.one(c, key))
 
@@ -310,11 +249,15 @@ class SqlLedger:
     def profiles(self, base_digest: str) -> Sequence[BasinProfile]:
         return self._database.read(lambda c: ledger_fleet.profiles(c, base_digest))
 
-    def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
-        return self.evaluation(evaluation_key(identity, policy_digest))
+    def policy_uses(self) -> Sequence[PolicyUse]:
+        return self._database.read(ledger_fleet.policy_uses)
 
-    def kept(self, keys: Sequence[str]) -> Mapping[str, Kept]:
-        return self._database.read(lambda c: ledger_evaluations.kept(c, keys))
+    def evaluation_of(self, identity: str, policy_digest: str) -> EvaluationRow | None:
+        root = evaluation_key(identity, policy_digest)
+        return self._database.read(lambda c: ledger_evaluations.newest_of(c, root))
+
+    def kept(self, roots: Sequence[str]) -> Mapping[str, Kept]:
+        return self._database.read(lambda c: ledger_evaluations.kept(c, roots))
 
     def save_base(self, base: Base, now: float) -> None:
         self._database.write(lambda c: ledger_records.save_base(c, base, now))
@@ -332,11 +275,7 @@ class SqlLedger:
         return ledger_history.judged_since(self._database, since, name)
 
     def save_control(self, claim: Claim, result: ControlResult, now: float) -> None:
-        def work(c: sa.Connection) -> None:
-            ledger_jobs.hold(c, claim)
-            ledger_controls.save(c, claim, result, now)
-
-        self._database.write(work)
+        self._held(claim, lambda c: ledger_controls.save(c, claim, result, now))
 
     def control(self, key: str) -> ControlResult | None:
         return self._database.read(lambda c: ledger_controls.result_of(c, key))
@@ -373,5 +312,8 @@ def _request(c: sa.Connection, request: EvaluationRequest, now: float) -> bool:
     judge = JobRequest(judge_key(request.key), JUDGE, CPU_QUEUE, payload, waits_for=inspect.key)
     ledger_jobs.enqueue(c, [inspect, judge], now, model=request.version.name)
     detail = {"evaluation": request.key, "subject": request.version.identity, "policy": request.policy}
-    ledger_audit.append(c, "evaluation requested", "gate", detail, now)
+    if request.occasion is None:
+        ledger_audit.append(c, "evaluation requested", "gate", detail, now)
+    else:
+        ledger_audit.append(c, "verdict opened again", "gate", detail | {"reason": request.occasion.reason}, now)
     return True

@@ -6,12 +6,13 @@ from gate.adapters.policy_files import select_policy
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import NotFound
 from gate.domain.evaluation import EvaluationRequest, request_for
+from gate.domain.overview import EvaluationRow
 from gate.domain.permission import Answer, answer
 from gate.domain.policy import Policy, PolicySet
 from gate.domain.promotion import Kind, mode_of
 from gate.domain.reference import VersionReference
 from gate.domain.verdict import Outcome, Verdict
-from gate.ports import EvaluationRow, Ledger, Registry
+from gate.ports import Ledger, Registry
 
 
 def referenced(registry: Registry, asked: VersionReference) -> ModelVersion:

@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from gate.adapters.oidc import OidcIssuer, OidcTerms, looks_like_jwt, roles_of
 from gate.adapters.token_file import TokenFile
 from gate.domain.access import SESSION_S, Caller, Role, TokenEntry, holder, is_loopback, sealed_session, session_holder
-from gate.domain.errors import InvalidInput, Unauthenticated
+from gate.domain.errors import Forbidden, InvalidInput, Unauthenticated
 from gate.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -74,6 +74,16 @@ class Access:
         if self.tokens is None or held is None or not (reads or (form and own_page(request))):
             return None
         return session_holder(self.tokens.entries(), held, self.keys, self.clock())
+
+
+def named(act: str) -> str:
+    """The caller's name. Raises `Forbidden` for somebody without one: an act has to be signed for."""
+    caller = CALLER.get()
+    if caller is None or not caller.name:
+        raise Forbidden(
+            f"expected somebody with a name, found nobody; {act} has to be signed for: set GATE_TOKENS_FILE"
+        )
+    return caller.name
 
 
 def own_page(request: HTTPConnection) -> bool:

@@ -13,9 +13,11 @@ from gate.adapters.metrics import Metrics
 from gate.api import (
     admission,
     backlog,
+    breaking,
     dashboard,
     evaluations,
     exports,
+    policies,
     probes,
     promotions,
     prompts,
@@ -53,9 +55,11 @@ def create_app(door: Door, access: Access) -> FastAPI:
         verdicts,
         prompts,
         exports,
+        policies,
         promotions,
         reviews,
         waivers,
+        breaking,
         admission,
         backlog,
         probes,
@@ -77,21 +81,22 @@ def build_app(settings: Settings) -> FastAPI:
     access = build_access(settings)
     bootstrap.migrate_ledger(settings)
     ledger, queue = bootstrap.build_ledger(settings), bootstrap.build_queue(settings)
-    policies, metrics = bootstrap.build_policies(settings), Metrics()
-    metrics.tell_policies(policy.enforcement for policy in policies.policies)
+    in_force, metrics = bootstrap.build_policies(settings), Metrics()
+    metrics.tell_policies(policy.enforcement for policy in in_force.policies)
     if settings.signing_key_replace_by is not None:
         metrics.remind_of_key(datetime.combine(settings.signing_key_replace_by, dt_time(), UTC).timestamp())
     return create_app(
         Door(
             ledger=ledger,
             registry=bootstrap.build_registry(settings),
-            policies=policies,
+            policies=in_force,
             secrets=secrets,
             clock=time.time,
             metrics=metrics,
             broker=queue.ping,
             tolerance_s=settings.webhook_tolerance_s,
             max_body_bytes=settings.webhook_max_bytes,
+            queues=settings.gpu_sizes().all_queues,
         ),
         access,
     )

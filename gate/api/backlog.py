@@ -4,7 +4,6 @@ from fastapi import APIRouter, Request
 
 from gate.api.door import Door
 from gate.domain.checkpoint import Frozen
-from gate.domain.jobs import QUEUES
 
 router = APIRouter(prefix="/v1/backlog", tags=["backlog"])
 
@@ -22,5 +21,5 @@ def backlog(request: Request) -> dict[str, QueueView]:
     """Jobs by queue. A running job counts as load: a worker is not scaled away while it measures."""
     door: Door = request.app.state.door
     jobs = door.ledger.backlog(door.clock()).jobs
-    counts = {name: (jobs.get((name, "queued"), 0), jobs.get((name, "running"), 0)) for name in QUEUES}
+    counts = {name: (jobs.get((name, "queued"), 0), jobs.get((name, "running"), 0)) for name in door.queues}
     return {name: QueueView(queued=q, running=r, load=q + r) for name, (q, r) in counts.items()}

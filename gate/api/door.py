@@ -11,8 +11,10 @@ from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import NotFound, Unavailable
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.events import Delivery, EventKind, RegistryEvent
+from gate.domain.jobs import QUEUES
+from gate.domain.overview import EvaluationRow
 from gate.domain.policy import PolicySet
-from gate.ports import EvaluationRow, Ledger, Registry
+from gate.ports import Ledger, Registry
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +32,7 @@ class Door:
     broker: Callable[[], None]
     tolerance_s: float = 600.0
     max_body_bytes: int = 1_000_000
+    queues: Sequence[str] = QUEUES
 
     @property
     def standing(self) -> Standing:

@@ -17,6 +17,10 @@ from gate.domain.access import Caller
 from gate.domain.errors import Forbidden, GateError, Unauthenticated
 
 log = structlog.get_logger(__name__)
+ENDED = (
+    "expected the gate's own form from a browser that is signed in, found a session that has ended, or another site's form; "
+    "nothing was done: sign in in another tab, come back to the form and send it again"
+)
 
 
 class Guard:
@@ -82,14 +86,23 @@ def _nowhere(method: str, allowed: tuple[str, ...]) -> Response:
     return reply
 
 
+def _led(request: Request, status: HTTPStatus, error: GateError) -> Response:
+    """To where one signs in and back, or a page that says what is missing."""
+    if not isinstance(error, Unauthenticated):
+        return page("problem.html", status=status.value, title=status.phrase, detail=str(error))
+    back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return RedirectResponse(f"/sign-in?to={quote(back, safe='')}", 303, HEADERS)
+
+
 def _refusal(request: Request, route: Known, error: GateError) -> Response:
     """A refusal as the one who asked can read it: people are led to where one signs in."""
     status = status_of(error)
-    if (route.method, route.template) in PAGES and "text/html" in request.headers.get("accept", ""):
-        if isinstance(error, Unauthenticated):
-            back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            return RedirectResponse(f"/sign-in?to={quote(back, safe='')}", 303, HEADERS)
-        return page("problem.html", status=status.value, title=status.phrase, detail=str(error))
+    if "text/html" in request.headers.get("accept", ""):
+        if (route.method, route.template) in FORMS:
+            told = ENDED if isinstance(error, Unauthenticated) else str(error)
+            return page("problem.html", status=status.value, title=status.phrase, detail=told)
+        if (route.method, route.template) in PAGES:
+            return _led(request, status, error)
     reply = problem(status, str(error))
     if isinstance(error, Unauthenticated):
         reply.headers["WWW-Authenticate"] = 'Bearer realm="basin-gate"'

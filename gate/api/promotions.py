@@ -9,8 +9,9 @@ from gate.adapters.standing import Position
 from gate.api.door import Door
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import InvalidInput
-from gate.domain.permission import Answer, Decision, against
-from gate.domain.promotion import mode_of, protects_alias, protects_stage
+from gate.domain.permission import Answer, Decision, against, where_watched
+from gate.domain.policy import Policy
+from gate.domain.promotion import Mode, mode_of, strictest_of
 from gate.domain.question import PLACES, Check, PromotionAnswer, PromotionQuestion
 from gate.domain.reference import parse_reference
 
@@ -70,7 +71,8 @@ def _question(canary: Canary) -> PromotionQuestion:
 def _answer(door: Door, asked: PromotionQuestion) -> PromotionAnswer:
     version = door.registry.version(asked.name, asked.version)
     position = door.standing.position(version, door.clock())
-    given = _qualified(door, asked, version, position)
+    mode = _mode(door, asked, position.policy)
+    given = where_watched(_qualified(door, asked, version, position), asked.place or "", mode)
     if given.decision is Decision.PENDING and position.row is not None and position.row.state != "done":
         door.ledger.await_verdict(position.row.request.key, door.clock())
     door.metrics.promotion_questions.labels("allow" if given.allowed else "deny").inc()
@@ -78,7 +80,7 @@ def _answer(door: Door, asked: PromotionQuestion) -> PromotionAnswer:
     return PromotionAnswer(
         subject=asked.uri,
         place=asked.place,
-        protected=_protected(door, asked, position),
+        protected=None if asked.place is None else mode is not None,
         allowed=given.allowed,
         **given.model_dump(),
         reasons=tuple(against(verdict)) if verdict else () if given.allowed else (given.reason,),
@@ -102,13 +104,13 @@ def _qualified(door: Door, asked: PromotionQuestion, version: ModelVersion, posi
     if given.decision is Decision.PENDING and door.standing.request(version) is None:
         reason = "It is a prompt or an onboarded base: the gate does not judge it, so it cannot be approved."
         return given.model_copy(update={"decision": Decision.DENIED, "reason": reason})
-    if not given.allowed or policy.enforcement == "dry_run":
+    if not given.allowed:
         return given
     others = [name for name in _keepers(door, asked) if name != policy.name]
     if others:
         reason = f"{asked.place} is kept by policy {', '.join(others)}, and its approval is by policy {policy.name}."
-        return given.model_copy(update={"decision": Decision.DENIED, "reason": reason})
-    if position.row is None or not position.row.projected:
+        return given.model_copy(update={"decision": Decision.DENIED, "reason": reason, "would_refuse": None})
+    if policy.enforcement == "enforce" and (position.row is None or not position.row.projected):
         reason = "It is approved, and the approval is being written to MLflow."
         return given.model_copy(update={"decision": Decision.PENDING, "reason": reason})
     return given
@@ -121,12 +123,13 @@ def _keepers(door: Door, asked: PromotionQuestion) -> list[str]:
     return [policy.name for policy in kept]
 
 
-def _protected(door: Door, asked: PromotionQuestion, position: Position) -> bool | None:
-    policy = position.policy
+def _mode(door: Door, asked: PromotionQuestion, policy: Policy | None) -> Mode | None:
+    """What MLflow makes of an unapproved promotion there, as its guard asks it: by the policy of the version for an
+    alias or a stage, by every policy for a registered model."""
     if asked.registered_model is not None:
-        return bool(_keepers(door, asked))
+        return strictest_of(mode_of(each, "model", asked.registered_model) for each in door.policies.policies)
+    if policy is None:
+        return None
     if asked.alias is not None:
-        return policy is not None and protects_alias(policy, asked.alias)
-    if asked.stage is not None:
-        return policy is not None and protects_stage(policy, asked.stage)
-    return None
+        return mode_of(policy, "alias", asked.alias)
+    return mode_of(policy, "stage", asked.stage) if asked.stage is not None else None

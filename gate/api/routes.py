@@ -31,11 +31,23 @@ PAGES: Mapping[tuple[str, str], Role] = {
     ("GET", "/bases/{digest}"): Role.READER,
     ("GET", "/queue"): Role.READER,
     ("GET", "/reviews"): Role.READER,
+    ("GET", "/policies"): Role.READER,
+    ("GET", "/policies/{name}"): Role.READER,
+    ("GET", "/replay"): Role.READER,
+    ("GET", "/waivers"): Role.READER,
+    ("GET", "/waivers/ask"): Role.READER,
+    ("GET", "/waivers/{id}"): Role.READER,
     ("GET", "/docs"): Role.READER,
     ("GET", "/docs/oauth2-redirect"): Role.READER,
 }
 """What people look at in a browser: they are led to where one signs in."""
-FORMS: Mapping[tuple[str, str], Role] = {("POST", "/evaluations/{key}/review"): Role.REVIEWER}
+FORMS: Mapping[tuple[str, str], Role] = {
+    ("POST", "/evaluations/{key}/review"): Role.REVIEWER,
+    ("POST", "/replay"): Role.POLICY_AUTHOR,
+    ("POST", "/waivers"): Role.SUBMITTER,
+    ("POST", "/waivers/{id}/approvals"): Role.REVIEWER,
+    ("POST", "/waivers/{id}/revocation"): Role.REVIEWER,
+}
 """What a person signed in does by a form of these pages: the session counts there, if the page is the gate's own."""
 NEEDED: Mapping[tuple[str, str], Role] = {
     **PAGES,
@@ -50,11 +62,18 @@ NEEDED: Mapping[tuple[str, str], Role] = {
     ("GET", "/v1/backlog"): Role.READER,
     ("GET", "/v1/reviews"): Role.READER,
     ("POST", "/v1/reviews"): Role.REVIEWER,
+    ("GET", "/v1/reviews/{name:path}/{version}"): Role.READER,
+    ("GET", "/v1/break-glass"): Role.READER,
+    ("POST", "/v1/break-glass"): Role.REVIEWER,
     ("GET", "/v1/waivers"): Role.READER,
     ("GET", "/v1/waivers/{id}"): Role.READER,
     ("POST", "/v1/waivers"): Role.SUBMITTER,
     ("POST", "/v1/waivers/{id}/approvals"): Role.REVIEWER,
     ("POST", "/v1/waivers/{id}/revocation"): Role.REVIEWER,
+    ("GET", "/v1/policies"): Role.READER,
+    ("GET", "/v1/policies/{name}"): Role.READER,
+    ("POST", "/v1/policies/lint"): Role.POLICY_AUTHOR,
+    ("POST", "/v1/policies/replay"): Role.POLICY_AUTHOR,
     ("POST", "/v1/promotions"): Role.SUBMITTER,
     ("POST", "/v1/promotions/decision"): Role.SUBMITTER,
     ("POST", "/v1/promotions/flagger"): Role.SUBMITTER,

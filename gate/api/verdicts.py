@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request
 from gate.api.door import Door, newest_of
 from gate.api.views import EvaluationView, VerdictView
 from gate.domain.errors import NotFound
-from gate.ports import EvaluationRow
+from gate.domain.overview import EvaluationRow
 
 router = APIRouter(prefix="/v1/verdicts", tags=["verdicts"])
 

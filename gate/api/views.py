@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from gate.domain.checkpoint import Frozen
-from gate.domain.overview import Narrowing
+from gate.domain.overview import EvaluationRow, Narrowing
 from gate.domain.verdict import Verdict
-from gate.ports import EvaluationRow
 
 
 class EvaluationView(Frozen):
     """One evaluation: what was asked, how far it is, what came of it. Times are Unix seconds; ``narrowing`` is how sure
-    the comparison with the base is by now."""
+    the comparison with the base is by now, ``opened_again`` why the version is evaluated once more under the same policy."""
 
     key: str
     name: str
@@ -30,6 +29,7 @@ class EvaluationView(Frozen):
     created_at: float
     updated_at: float
     narrowing: tuple[Narrowing, ...] = ()
+    opened_again: str | None = None
 
     @classmethod
     def of(cls, row: EvaluationRow) -> "EvaluationView":
@@ -46,6 +46,7 @@ class EvaluationView(Frozen):
             created_at=row.created_at,
             updated_at=row.updated_at,
             narrowing=tuple(row.narrowing),
+            opened_again=request.occasion.reason if request.occasion else None,
             **{field: getattr(row, field) for field in same},
         )
 
@@ -57,7 +58,7 @@ class EvaluationsView(Frozen):
 
 
 class VerdictView(Frozen):
-    """A verdict, its evaluation, and the signed envelopes it travels in (``summary``, ``measurement``)."""
+    """A verdict, its evaluation, and the signed documents it travels in (``summary``, ``measurement``; ``sigstore``)."""
 
     evaluation: EvaluationView
     verdict: Verdict

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from gate.api.access import CALLER
+from gate.api.access import named
 from gate.api.door import Door, newest_of
 from gate.domain.attestation import instant
-from gate.domain.errors import Forbidden, InvalidInput, NotFound
+from gate.domain.errors import InvalidInput, NotFound
+from gate.domain.records import KeptWaiver, WaiverState
 from gate.domain.waiver import NAME_CHARACTERS, REASON_CHARACTERS, Approval, Waiver
 from gate.domain.waiving import SECONDS_A_DAY, refuse_request, rule_of
-from gate.ports import KeptWaiver, WaiverState
 
 router = APIRouter(prefix="/v1/waivers", tags=["waivers"])
 Text = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS, pattern=r"\S")]
@@ -86,7 +86,24 @@ def waiver(request: Request, id: str) -> WaiverView:
 @router.post("", status_code=201)
 def ask(request: Request, asked: WaiverAsked) -> WaiverView:
     """Asks for a waiver of a rule that holds a version back. It counts once enough people have approved it."""
-    door, now = request.app.state.door, request.app.state.door.clock()
+    return requested(request.app.state.door, asked)
+
+
+@router.post("/{id}/approvals")
+def approve(request: Request, id: str) -> WaiverView:
+    """Approves a waiver. With enough approvals it is granted: a worker signs it and judges again, without measuring."""
+    return approved(request.app.state.door, id)
+
+
+@router.post("/{id}/revocation")
+def revoke(request: Request, id: str, ended: WaiverEnded) -> WaiverView:
+    """Ends a waiver at once, or turns a request down; what rested on it is judged again."""
+    return revoked(request.app.state.door, id, ended)
+
+
+def requested(door: Door, asked: WaiverAsked) -> WaiverView:
+    """Keeps what the caller asked for. Raises `Forbidden` for somebody without a name, `InvalidInput` where it may not be."""
+    now = door.clock()
     row = newest_of(door, asked.name, asked.version)
     kept, policy = door.ledger.verdict(row.request.key), door.standing.policy_of(row.request.policy_digest)
     if kept is None or kept[0].candidate_digest is None:
@@ -104,7 +121,7 @@ def ask(request: Request, asked: WaiverAsked) -> WaiverView:
         owner=_line(asked.owner),
         reason=_line(asked.reason),
         ticket=_line(asked.ticket),
-        requested_by=_named(),
+        requested_by=named("a waiver"),
         requested_at=int(now),
         expires_at=int(now + asked.days * SECONDS_A_DAY),
     )
@@ -112,20 +129,16 @@ def ask(request: Request, asked: WaiverAsked) -> WaiverView:
     return view(door.ledger.ask_waiver(value, rule_of(policy, asked.rule).critical, now), now)
 
 
-@router.post("/{id}/approvals")
-def approve(request: Request, id: str) -> WaiverView:
-    """Approves a waiver. With enough approvals it is granted: a worker signs it and judges again, without measuring."""
-    door: Door = request.app.state.door
+def approved(door: Door, id_: str) -> WaiverView:
+    """Adds the caller's approval. Raises `Forbidden`, `NotFound`, `InvalidInput`."""
     now = door.clock()
-    return view(door.ledger.approve_waiver(id, Approval(approver=_named(), at=int(now)), now), now)
+    return view(door.ledger.approve_waiver(id_, Approval(approver=named("a waiver"), at=int(now)), now), now)
 
 
-@router.post("/{id}/revocation")
-def revoke(request: Request, id: str, ended: WaiverEnded) -> WaiverView:
-    """Ends a waiver at once, or turns a request down; what rested on it is judged again."""
-    door: Door = request.app.state.door
+def revoked(door: Door, id_: str, ended: WaiverEnded) -> WaiverView:
+    """Ends a waiver in the caller's name. Raises `Forbidden`, `NotFound`, `InvalidInput`."""
     now = door.clock()
-    return view(door.ledger.revoke_waiver(id, _named(), _line(ended.reason), now), now)
+    return view(door.ledger.revoke_waiver(id_, named("a waiver"), _line(ended.reason), now), now)
 
 
 def view(kept: KeptWaiver, now: float) -> WaiverView:
@@ -151,16 +164,6 @@ def view(kept: KeptWaiver, now: float) -> WaiverView:
         ended_because=kept.ended_because,
         envelope=None if kept.envelope is None else dict(kept.envelope),
     )
-
-
-def _named() -> str:
-    """The caller's name. Raises `Forbidden` for somebody without one."""
-    caller = CALLER.get()
-    if caller is None or not caller.name:
-        raise Forbidden(
-            "expected somebody with a name, found nobody; a waiver has to be signed for: set GATE_TOKENS_FILE"
-        )
-    return caller.name
 
 
 def _line(text: str) -> str:

@@ -34,7 +34,7 @@ def check(
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write a JUnit report here.")] = None,
     sarif_file: Annotated[Path | None, typer.Option("--sarif", help="Write a SARIF 2.1.0 log here.")] = None,
 ) -> None:
-    """Ask the gate whether a version may be promoted. Exit status 0 allowed, 1 denied, 3 needs review, 2 undecided: not asked, not answered, or not in time."""
+    """Ask the gate whether a version may be promoted. Exit status 0 allowed (also where a policy only watches), 1 denied, 3 needs review, 2 undecided: not asked, not answered, or not in time."""
     question = _question(target, alias, stage, registered_model)
     asker = Asker(GateClient.of(settings(), url))
     err = Console(stderr=True)

@@ -25,8 +25,10 @@ def junit(question: PromotionQuestion, answer: PromotionAnswer | None, failure: 
     elif not answer.allowed:
         failed = ElementTree.SubElement(case, "failure", type=answer.decision.value, message=_text(answer.reason))
         failed.text = _text("\n".join(answer.reasons))
+    elif answer.would_refuse is not None:
+        ElementTree.SubElement(case, "system-out").text = _text(answer.reason)
     for check in answer.checks if answer else ():
-        _checked(_case(suite, question, _title(check)), check)
+        _checked(_case(suite, question, _title(check)), check, holds=not _watched(answer))
     cases = list(suite)
     suite.set("tests", str(len(cases)))
     for kind, name in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
@@ -65,10 +67,15 @@ def _case(suite: ElementTree.Element, question: PromotionQuestion, name: str) ->
     return ElementTree.SubElement(suite, "testcase", classname=_text(question.uri), name=_text(name), time="0")
 
 
-def _checked(case: ElementTree.Element, check: Check) -> None:
+def _watched(answer: PromotionAnswer | None) -> bool:
+    """Whether it passes although it is not approved: what fails then is told, and holds nothing up."""
+    return answer is not None and answer.would_refuse is not None
+
+
+def _checked(case: ElementTree.Element, check: Check, holds: bool) -> None:
     if check.result is Result.PASS:
         return
-    decides = check.enforcement in DECIDING
+    decides = holds and check.enforcement in DECIDING
     kind = "failure" if decides else "skipped"
     attributes = {"message": _text(check.sentence)} | ({"type": check.result.value} if decides else {})
     ElementTree.SubElement(case, kind, attributes)
@@ -85,9 +92,13 @@ def _text(text: str) -> str:
 
 def _results(answer: PromotionAnswer) -> Iterator[dict[str, Any]]:
     level = {Decision.ALLOWED: "none", Decision.NEEDS_REVIEW: "warning", Decision.PENDING: "warning"}
-    yield _result(DECISION_RULE, level.get(answer.decision, "error"), f"{answer.decision}: {answer.reason}")
+    watched = _watched(answer)
+    decided = "warning" if watched else level.get(answer.decision, "error")
+    yield _result(DECISION_RULE, decided, f"{answer.decision}: {answer.reason}")
     for check in answer.checks:
-        yield _result(check.rule, _level(check), f"{_title(check)}: {check.sentence}")
+        weight = _level(check)
+        shown = "warning" if watched and weight == "error" else weight
+        yield _result(check.rule, shown, f"{_title(check)}: {check.sentence}")
 
 
 def _result(rule: str, level: str, text: str) -> dict[str, Any]:

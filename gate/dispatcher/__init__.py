@@ -22,7 +22,8 @@ from gate.dispatcher.reconciler import Reconciler
 from gate.dispatcher.selfchecks import Selfchecks
 from gate.domain.errors import GateError, InvalidInput
 from gate.domain.policy import PolicySet
-from gate.ports import Ledger, OutboxItem, Queue, Registry
+from gate.domain.records import OutboxItem
+from gate.ports import Ledger, Queue, Registry
 from gate.settings import Settings
 
 LEADERSHIP = "dispatcher"
@@ -50,11 +51,12 @@ class Dispatcher:
         self._ledger, self._queue, self._settings, self._clock = ledger, queue, settings, clock
         self._metrics = metrics or DispatcherMetrics()
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._sizes = settings.gpu_sizes()
         standing = Standing(ledger, policies)
         self._projector = Projector(standing, registry, clock)
         self._reconciler = Reconciler(standing, registry, settings, clock, self._metrics)
         self._notifier = Notifier(ledger, policies, settings.channels_file, clock, self._metrics)
-        self._selfchecks = Selfchecks(ledger, policies, settings.selfcheck_every_s)
+        self._selfchecks = Selfchecks(ledger, policies, settings.selfcheck_every_s, self._sizes)
         self._failures: dict[int, int] = {}
         self._leader_until = 0.0
         self._next_sweep = 0.0
@@ -117,6 +119,8 @@ class Dispatcher:
         return now < self._leader_until
 
     def _sweep(self, now: float) -> None:
+        if moved := self._ledger.leave_queues(self._sizes.all_queues, self._sizes.largest, now):
+            log.info("jobs moved to a queue that has workers", moved=moved, queue=self._sizes.largest)
         touched = self._ledger.sweep(
             now, ring_after_s=self._settings.reconcile_every_s, max_attempts=self._settings.max_attempts
         )

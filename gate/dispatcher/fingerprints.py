@@ -9,7 +9,8 @@ import structlog
 
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import GateError, NotFound
-from gate.ports import EvaluationRow, Ledger, Registry
+from gate.domain.overview import EvaluationRow
+from gate.ports import Ledger, Registry
 
 NAMED_AT_MOST = 5
 log = structlog.get_logger(__name__)

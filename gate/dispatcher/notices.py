@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+from gate.domain.attestation import instant
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import shortened
+from gate.domain.glass import BrokenGlass
 from gate.domain.policy import Policy
 from gate.domain.promotion import Holding
 from gate.domain.verdict import Outcome, Verdict
@@ -33,6 +35,20 @@ def of_verdict(key: str, version: ModelVersion, verdict: Verdict, url: str) -> N
     )
     body = f"{_plain(verdict.reason)}\nPolicy {verdict.policy} · {url}"
     return Notice(f"verdict:{verdict.outcome}:{key}", f"{_plain(version.uri)} {word}", body)
+
+
+def of_glass(version: ModelVersion, glass: BrokenGlass, url: str) -> Notice:
+    """That somebody broke the glass over a version's verdict."""
+    title = f"The glass was broken over {_plain(version.uri)}"
+    body = f"{_plain(glass.by)}: {_plain(glass.reason)} ({_plain(glass.ticket)}). It can be promoted until {instant(glass.expires_at)}; somebody else has to review it by {instant(glass.review_by)}. {url}"
+    return Notice(f"glass:{glass.digest}", title, body)
+
+
+def of_overdue_glass(version: ModelVersion, glass: BrokenGlass) -> Notice:
+    """That nobody reviewed a broken glass in time."""
+    title = f"Nobody reviewed the breaking of the glass over {_plain(version.uri)}"
+    body = f"{_plain(glass.by)} broke it ({_plain(glass.ticket)}); a review was due by {instant(glass.review_by)}. basin-gate review ls"
+    return Notice(f"glass overdue:{glass.digest}", title, body)
 
 
 def of_drift(held: Holding, version: ModelVersion, drift: str, reason: str) -> Notice:

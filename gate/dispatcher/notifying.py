@@ -9,10 +9,11 @@ import structlog
 
 from gate.adapters.channels import Channels
 from gate.adapters.metrics import DispatcherMetrics
-from gate.dispatcher.notices import of_waiver, tell
+from gate.dispatcher.notices import of_overdue_glass, of_waiver, tell
 from gate.domain.errors import GateError
 from gate.domain.policy import PolicySet
-from gate.ports import Ledger, OutboxItem, WaiverState
+from gate.domain.records import OutboxItem, WaiverState
+from gate.ports import Ledger
 
 SOON_S = 7 * 86_400.0
 """So long before it ends people are told of a waiver."""
@@ -50,7 +51,7 @@ class Notifier:
         self._sender.shutdown(wait=False, cancel_futures=True)
 
     def look(self, now: float) -> None:
-        """Have it told which waivers end soon."""
+        """Have it told which waivers end soon, and which broken glasses nobody reviewed in time."""
         if now < self._next_look:
             return
         self._next_look = now + LOOK_EVERY_S
@@ -59,6 +60,11 @@ class Notifier:
             left = kept.waiver.expires_at - now
             if policy is not None and kept.state is WaiverState.GRANTED and 0 < left <= SOON_S:
                 tell(self._ledger, policy, of_waiver(kept.waiver.id, kept.waiver, math.ceil(left / 86_400)), now)
+
+        for broken in self._ledger.glasses():
+            policy = next((p for p in self._policies.policies if p.name == broken.request.policy), None)
+            if policy is not None and broken.unreviewed and broken.signed and broken.glass.review_by <= now:
+                tell(self._ledger, policy, of_overdue_glass(broken.request.version, broken.glass), now)
 
     def send_due(self) -> int:
         """Send what is due now; how many messages were sent."""

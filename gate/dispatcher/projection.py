@@ -8,20 +8,22 @@ from typing import Any
 import structlog
 
 from gate.adapters.standing import Standing
-from gate.dispatcher.notices import of_verdict, tell
+from gate.dispatcher.notices import of_glass, of_verdict, tell
 from gate.domain.checkpoint import Checkpoint, Layout, Lineage, ModelVersion
-from gate.domain.enforcement import RunRecord, plan, plan_failure, plan_revocation, run_metrics, run_params
+from gate.domain.enforcement import RunRecord, plan, plan_failure, plan_revocation, run_metrics, run_params, unmarked
 from gate.domain.errors import NotFound
 from gate.domain.evidence import Evidence, canonical_json
+from gate.domain.overview import EvaluationRow
 from gate.domain.policy import Policy
 from gate.domain.prompts import ChangedPrompts, fitting
 from gate.domain.verdict import Verdict
 from gate.pages.bom import base_of, bill_of_materials
 from gate.pages.html_report import failure, html
+from gate.pages.inert import inert
 from gate.pages.plots import pictures
 from gate.pages.prompts import table
 from gate.pages.report import markdown, text
-from gate.ports import EvaluationRow, Registry
+from gate.ports import Registry
 
 PROMPTS = "prompts.json"
 log = structlog.get_logger(__name__)
@@ -62,10 +64,10 @@ class Projector:
 
     def _overruled(self, row: EvaluationRow, version: ModelVersion) -> bool:
         policy = self.standing.policy(version)
-        if policy is None or policy.digest == row.request.policy_digest:
+        if policy is None:
             return False
         newer = self.standing.ledger.evaluation_of(version.identity, policy.digest)
-        return newer is not None and newer.outcome is not None
+        return newer is not None and newer.request.key != row.request.key and newer.outcome is not None
 
     def _write(self, row: EvaluationRow, version: ModelVersion, verdict: Verdict, envelopes: Mapping[str, Any]) -> None:
         evidence = self._evidence(row, verdict)
@@ -90,7 +92,9 @@ class Projector:
         )
         self.registry.apply(version, actions)
         if policy is not None:
-            tell(self.standing.ledger, policy, of_verdict(row.request.key, version, verdict, url), self.clock())
+            glass = verdict.break_glass
+            notice = of_glass(version, glass, url) if glass else of_verdict(row.request.key, version, verdict, url)
+            tell(self.standing.ledger, policy, notice, self.clock())
         log.info("verdict written", evaluation=row.request.key, version=version.uri, outcome=verdict.outcome.value)
 
     def _evidence(self, row: EvaluationRow, verdict: Verdict) -> Evidence:
@@ -109,7 +113,7 @@ class Projector:
             "evidence.json": evidence.model_dump_json(indent=2).encode(),
             "verdict.json": verdict.model_dump_json(indent=2).encode(),
             "bom.cdx.json": self._bom(row, verdict, evidence),
-            **{f"attestations/{name}.dsse.json": canonical_json(each) for name, each in envelopes.items()},
+            **{_attestation(name): canonical_json(each) for name, each in envelopes.items()},
             **_prompts_table(prompts),
             **shown,
         }
@@ -122,8 +126,11 @@ class Projector:
                 at_ms=1000 * verdict.judged_at,
                 params=run_params(verdict, evidence),
                 metrics=run_metrics(evidence),
-                tags=_run_tags(row, verdict.outcome.value, verdict.reason) | _table_tag(prompts),
+                tags=_run_tags(row, verdict.outcome.value, verdict.reason)
+                | _table_tag(prompts)
+                | {"gate.evidence": verdict.evidence_key},
                 artifacts=artifacts,
+                mark=verdict.digest,
             ),
         )
 
@@ -174,8 +181,13 @@ def _table_tag(prompts: ChangedPrompts) -> dict[str, str]:
     return {"mlflow.loggedArtifacts": json.dumps([{"path": PROMPTS, "type": "table"}])} if prompts.capabilities else {}
 
 
+def _attestation(name: str) -> str:
+    """Where a signed document lies in a run; a bundle is more than an envelope."""
+    return f"attestations/{name}.json" if name == "sigstore" else f"attestations/{name}.dsse.json"
+
+
 def _run_name(row: EvaluationRow) -> str:
-    return f"{row.request.version.name} v{row.request.version.version}"
+    return inert(f"{row.request.version.name} v{row.request.version.version}", 250)
 
 
 def _run_tags(row: EvaluationRow, outcome: str, reason: str) -> dict[str, str]:
@@ -185,6 +197,6 @@ def _run_tags(row: EvaluationRow, outcome: str, reason: str) -> dict[str, str]:
         "gate.subject": version.identity,
         "gate.model": version.name,
         "gate.version": version.version,
-        "mlflow.note.content": f"{outcome.replace('_', ' ')}: {reason}"[:5000],
+        "mlflow.note.content": f"{outcome.replace('_', ' ')}: {unmarked(reason, 2000)}"[:5000],
         **({"gate.trace": row.trace_id} if row.trace_id else {}),
     }

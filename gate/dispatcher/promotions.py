@@ -24,11 +24,12 @@ from gate.domain.attestation import PAYLOAD_TYPE, read_summary
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION
 from gate.domain.errors import GateError, NotFound
+from gate.domain.overview import EvaluationRow
 from gate.domain.policy import Policy
 from gate.domain.promotion import Holding, mode_of, same_name
 from gate.domain.reference import parse_reference
 from gate.domain.verdict import Outcome
-from gate.ports import EvaluationRow, Registry
+from gate.ports import Registry
 
 PAGE = 500
 TURNS = 3
@@ -45,9 +46,10 @@ class Drift(StrEnum):
     REVOKED = "promoted on an approval that was revoked"
     WITHDRAWN = "promoted on an approval that a later verdict withdrew"
     EXPIRED = "promoted on an approval that expired"
+    UNBROKEN = "promoted by breaking the glass, which is over"
 
 
-UNDONE = (Drift.BYPASSED, Drift.REVOKED)
+UNDONE = (Drift.BYPASSED, Drift.REVOKED, Drift.UNBROKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,8 @@ class PromotionWatch:
         """Whether a version is somewhere that it has no approval for; ``None`` where that was undone."""
         drift = self._drift(version, position)
         if drift is None:
-            if position.answer.outcome is Outcome.APPROVED and held.kind != "model":
+            # Whoever held it before the glass was broken is who it goes back to.
+            if position.answer.outcome is Outcome.APPROVED and held.kind != "model" and not _by_glass(position):
                 self._restorer.keep(held, version)
             return False
         fact = (held.kind, held.place, version.identity)
@@ -201,6 +204,10 @@ class PromotionWatch:
             return None
         if self._standing.ledger.revocation(version.identity, None) is not None:
             return Drift.REVOKED
+        if position.row is not None and any(
+            each.signed for each in self._standing.ledger.glasses(position.row.request.key)
+        ):
+            return Drift.UNBROKEN
         if answer.outcome is Outcome.APPROVED:
             return Drift.EXPIRED
         before = any(row.outcome == Outcome.APPROVED for row in self._evaluations(version))
@@ -216,9 +223,14 @@ class PromotionWatch:
             return False
         if drift in UNDONE and policy.on_bypass == "restore" and _protects(policy, held):
             return self._restorer.restore(held, version)
-        if drift is Drift.WITHDRAWN and blocked and policy.on_blocked.restore and _protects(policy, held):
+        if (
+            drift in (Drift.WITHDRAWN, Drift.UNBROKEN)
+            and blocked
+            and policy.on_blocked.restore
+            and _protects(policy, held)
+        ):
             return self._restorer.restore(held, version)
-        if drift is Drift.EXPIRED and _is_the_gates_own(policy, held):
+        if drift in (Drift.EXPIRED, Drift.UNBROKEN) and _is_the_gates_own(policy, held):
             return self._restorer.take_off(held, version)
         return False
 
@@ -252,6 +264,10 @@ class PromotionWatch:
 
     def _audit(self, event: str, detail: dict[str, str]) -> None:
         self._standing.ledger.audit(event, "dispatcher", detail, self._clock())
+
+
+def _by_glass(position: Position) -> bool:
+    return position.verdict is not None and position.verdict.break_glass is not None
 
 
 def _protects(policy: Policy, held: Holding) -> bool:

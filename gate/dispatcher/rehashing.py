@@ -4,8 +4,8 @@ import hashlib
 
 from gate.adapters.standing import Position, Standing
 from gate.domain.jobs import CPU_QUEUE, REHASH, rehash_key
+from gate.domain.records import JobRequest
 from gate.domain.verdict import Outcome
-from gate.ports import JobRequest
 
 
 class Rehashing:

@@ -3,6 +3,7 @@
 from gate.adapters.ledger_metrics import SELFCHECK_DUE
 from gate.adapters.selfcheck_jobs import selfcheck_jobs
 from gate.domain.checkpoint import Base
+from gate.domain.gpu_sizes import ANY_SIZE, GpuSizes
 from gate.domain.jobs import selfcheck_prefix
 from gate.domain.policy import Policy, PolicySet
 from gate.ports import Ledger
@@ -15,8 +16,8 @@ GRACE = 2.0
 class Selfchecks:
     """Asks for the checks that are due, and tells when one will be overdue. Workers do them."""
 
-    def __init__(self, ledger: Ledger, policies: PolicySet, every_s: float) -> None:
-        self._ledger, self._policies, self._every_s = ledger, policies, every_s
+    def __init__(self, ledger: Ledger, policies: PolicySet, every_s: float, sizes: GpuSizes = ANY_SIZE) -> None:
+        self._ledger, self._policies, self._every_s, self._sizes = ledger, policies, every_s, sizes
         self._asked: set[str] = set()
         self._next = 0.0
 
@@ -37,7 +38,7 @@ class Selfchecks:
         shift = int(prefix.split(":")[1][:8], 16) % self._every_s
         occasion = str(int((now + shift) // self._every_s))
         if prefix + occasion not in self._asked:
-            self._ledger.enqueue(selfcheck_jobs(base, policy, occasion), now)
+            self._ledger.enqueue(selfcheck_jobs(base, policy, occasion, self._sizes), now)
             self._asked.add(prefix + occasion)
         since = self._ledger.checked_since(prefix)
         return now if since is None else since

@@ -15,7 +15,8 @@ from gate.adapters.standing import Standing
 from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.enforcement import NO_ATTESTATION, TAG_ATTESTATION, TAG_REVOKED, TAG_VERDICT, attestation_text
 from gate.domain.evaluation import EvaluationRequest, evaluation_key, request_for
-from gate.ports import Kept
+from gate.domain.records import Kept
+from gate.domain.reopening import occasion_for
 
 AT_ONCE = 200
 """So many versions are looked up in the ledger by one query."""
@@ -24,9 +25,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A version that is not known to be as it should; ``shown``: what its tags say now."""
+    """A version that is not known to be as it should: the key of its first evaluation, and what its tags say now."""
 
-    key: str
+    root: str
     version: ModelVersion
     shown: int
 
@@ -37,10 +38,14 @@ class VersionWatch:
     def __init__(self, standing: Standing, clock: Callable[[], float], metrics: DispatcherMetrics) -> None:
         self._standing, self._clock, self._metrics = standing, clock, metrics
         self._sound: dict[str, int] = {}
+        self._bases: Sequence[Base] = ()
 
     def compare(self, versions: Iterable[ModelVersion]) -> None:
         """Have each version evaluated that is for the gate, and each verdict written that does not show."""
         bases = self._standing.ledger.bases()
+        if bases != self._bases:
+            # What was found sound was so with the bases of then.
+            self._sound, self._bases = {}, bases
         for some in _in_groups(versions):
             self._settle([each for version in some for each in self._open(version)], bases)
 
@@ -48,20 +53,36 @@ class VersionWatch:
         policy = self._standing.policy(version)
         if policy is None:
             return
-        key, shown = evaluation_key(version.identity, policy.digest), _shown(version)
-        if self._sound.get(key) != shown:
-            yield Open(key, version, shown)
+        root, shown = evaluation_key(version.identity, policy.digest), _shown(version)
+        if self._sound.get(root) != shown:
+            yield Open(root, version, shown)
 
     def _settle(self, unsettled: Sequence[Open], bases: Sequence[Base]) -> None:
-        kept = self._standing.ledger.kept([each.key for each in unsettled]) if unsettled else {}
+        kept = self._standing.ledger.kept([each.root for each in unsettled]) if unsettled else {}
         for each in unsettled:
             request = request_for(each.version, self._standing.policy(each.version), bases)
             if request is None:
                 continue
-            if (found := kept.get(each.key)) is None:
+            if (found := kept.get(each.root)) is None:
                 self._ask(request)
-            elif found.written:
+            elif found.written and not self._reopened(request, found, bases):
                 self._mend(each, found)
+
+    def _reopened(self, request: EvaluationRequest, kept: Kept, bases: Sequence[Base]) -> bool:
+        """Whether the version is to be evaluated again, because of what its base or suite has become since its verdict."""
+        occasion = occasion_for(kept.against, bases) if kept.against else None
+        if occasion is None:
+            return False
+        again = request.again(occasion)
+        with tracing.span("reopen", root=True, evaluation=again.key) as begun:
+            if self._standing.ledger.request_evaluation(again, self._clock()):
+                self._metrics.reopened_verdicts.inc(exemplar=tracing.exemplar())
+                log.info(
+                    "verdict opened again", version=again.version.uri, evaluation=again.key, reason=occasion.reason
+                )
+            else:
+                begun.forget()
+        return True
 
     def _ask(self, request: EvaluationRequest) -> None:
         with tracing.span("reconcile", root=True, evaluation=request.key) as begun:
@@ -75,9 +96,9 @@ class VersionWatch:
         """Have a verdict written again whose tags were changed or deleted by somebody else."""
         revoked = self._standing.ledger.revocation(each.version.identity, None) is not None
         if _as_written(each.version, kept, revoked):
-            self._sound[each.key] = each.shown
+            self._sound[each.root] = each.shown
             return
-        self._standing.ledger.project(each.key, self._clock())
+        self._standing.ledger.project(kept.key, self._clock())
         detail = {"version": each.version.identity}
         self._standing.ledger.audit("projection mended", "dispatcher", detail, self._clock())
 

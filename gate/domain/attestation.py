@@ -24,6 +24,8 @@ VERIFIER: Final = "https://basin-gate.dev/verifier/v1"
 POLICIES = "https://basin-gate.dev/policies/"
 EXTENSION = "https://basin-gate.dev/verdict/v1"
 APPROVED_LEVEL = "BASIN_GATE_APPROVED"
+BREAK_GLASS_LEVEL = "BASIN_GATE_BREAK_GLASS"
+"""The one level of an approval that a person gave against the findings: whoever asks for the other can tell."""
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 REASON_CHARACTERS = 1_000
 SUBJECT_BYTES = 36_000
@@ -62,6 +64,11 @@ class _InputAttestation(_Document):
     digest: Digest
 
 
+class _BreakGlass(_Document):
+    by: str
+    ticket: str
+
+
 class _Extension(_Document):
     outcome: Annotated[Outcome, Field(strict=False)]
     reason: str
@@ -69,6 +76,7 @@ class _Extension(_Document):
     candidate_digest: Sha256 | None
     base_digest: Sha256 | None
     verdict_digest: Sha256
+    break_glass: _BreakGlass | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class _SummaryPredicate(_Document):
@@ -96,7 +104,10 @@ class _MeasurementPredicate(Frozen):
 
 
 class Summary(Frozen):
-    """A read summary: what it speaks of, what was decided under which policy, and until when. Times are Unix seconds."""
+    """A read summary: what it speaks of, what was decided under which policy, and until when. Times are Unix seconds.
+
+    ``broken_by`` is who broke the glass, where it is an approval against the findings.
+    """
 
     resource_uri: str
     passed: bool
@@ -109,6 +120,7 @@ class Summary(Frozen):
     subjects: Mapping[str, Sha256]
     verified_at: int
     expires_at: int
+    broken_by: str | None = None
 
     def refusal(self, identity: str, now: int) -> str | None:
         """Why this is no approval of the version with this identity now, or ``None`` where it is one."""
@@ -126,14 +138,14 @@ def summary_statement(verdict: Verdict, candidate: Checkpoint, measurement: Mapp
 
     ``measurement`` is the signed envelope of ``measurement_statement``; its digest becomes the input attestation.
     """
-    passed = verdict.outcome is Outcome.APPROVED
+    passed, glass = verdict.outcome is Outcome.APPROVED, verdict.break_glass
     predicate = _SummaryPredicate(
         time_verified=instant(verdict.judged_at),
         resource_uri=verdict.subject,
         policy=_PolicyReference(uri=POLICIES + verdict.policy, digest=Digest(sha256=verdict.policy_digest)),
         input_attestations=(_InputAttestation(digest=Digest(sha256=digest_json(measurement))),),
         verification_result="PASSED" if passed else "FAILED",
-        verified_levels=(APPROVED_LEVEL if passed else "FAILED",),
+        verified_levels=(_level(verdict),),
         extension=_Extension(
             outcome=verdict.outcome,
             reason=verdict.reason[:REASON_CHARACTERS],
@@ -141,6 +153,7 @@ def summary_statement(verdict: Verdict, candidate: Checkpoint, measurement: Mapp
             candidate_digest=verdict.candidate_digest,
             base_digest=verdict.base_digest,
             verdict_digest=verdict.digest,
+            break_glass=_BreakGlass(by=glass.by, ticket=glass.ticket) if glass and passed else None,
         ),
     )
     statement = _SummaryStatement(subject=_subjects(candidate, verdict), predicate=predicate)
@@ -186,6 +199,11 @@ def read_summary(payload: bytes) -> Summary:
             f"expected PASSED for approved only, found {predicate.verification_result} for {ours.outcome}; "
             "have the version evaluated again"
         )
+    if (ours.break_glass is not None) != (predicate.verified_levels == (BREAK_GLASS_LEVEL,)):
+        raise InvalidInput(
+            f"expected the level {BREAK_GLASS_LEVEL} for an approval by breaking the glass and only there, found "
+            f"{', '.join(predicate.verified_levels)}; have the version evaluated again"
+        )
     return Summary(
         resource_uri=predicate.resource_uri,
         passed=passed,
@@ -198,7 +216,14 @@ def read_summary(payload: bytes) -> Summary:
         subjects={s.name: s.digest.sha256 for s in statement.subject},
         verified_at=seconds(predicate.time_verified),
         expires_at=seconds(ours.expires_at),
+        broken_by=ours.break_glass.by if ours.break_glass else None,
     )
+
+
+def _level(verdict: Verdict) -> str:
+    if verdict.outcome is not Outcome.APPROVED:
+        return "FAILED"
+    return APPROVED_LEVEL if verdict.break_glass is None else BREAK_GLASS_LEVEL
 
 
 def instant(at: int) -> str:

@@ -116,11 +116,20 @@ class Lineage(Frozen):
     found_by: str = "nothing"
 
 
+class Ancestor(Frozen):
+    """The model that a base was aligned from: where it was fetched from, and its files as they were then."""
+
+    source: str
+    checkpoint: Checkpoint
+
+
 class Base(Frozen):
     """An onboarded base: allowed as a reference, its digest attested at onboarding.
 
     ``source`` is where it was fetched from, ``references`` further texts that mean it, ``suite`` the name or
-    folder of the suite its fine-tunes are measured with.
+    folder of the suite its fine-tunes are measured with. ``suite_digest`` is that suite's as it was onboarded with: where it
+    is another one later, verdicts are opened again. A base onboarded before that was kept has none. ``ancestor`` is
+    the unaligned model it came from, where that is known.
     """
 
     name: str
@@ -129,6 +138,8 @@ class Base(Frozen):
     suite: str
     references: tuple[str, ...] = ()
     checkpoint: Checkpoint
+    suite_digest: Sha256 | None = Field(default=None, exclude_if=lambda found: found is None)
+    ancestor: Ancestor | None = Field(default=None, exclude_if=lambda found: found is None)
 
     def answers_to(self, reference: str) -> bool:
         """Whether a lineage reference means this base (exact text, its name, its source or its digest)."""

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from gate.domain.checkpoint import ModelVersion
@@ -34,6 +35,8 @@ HEADING = "Basin Gate: "
 _BLOCK = re.compile(
     rf"(?:\n\n)?{re.escape(HEADING)}[^\n]*{re.escape(BEGIN)}(?:(?!{re.escape(BEGIN)}).)*?{re.escape(END)}", re.DOTALL
 )
+
+_MARKS = str.maketrans({mark: f"\\{mark}" for mark in "\\`[]"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,10 @@ Action = SetTag | DescriptionBlock | SetAlias | RemoveAlias | RemoveTag | SetSta
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """The MLflow run that shows one evaluation. ``key`` makes it one run however often it is written."""
+    """The MLflow run that shows one evaluation. ``key`` makes it one run however often it is written.
+
+    ``mark`` tells what it was written of: with another one (or, where there is none, another outcome) it is written again.
+    """
 
     key: str
     name: str
@@ -96,6 +102,7 @@ class RunRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: Mapping[str, bytes] = field(default_factory=dict)
+    mark: str = ""
 
 
 def plan(
@@ -153,7 +160,7 @@ def plan_failure(reason: str, policy: str, *, run_id: str, run_url: str) -> tupl
         SetTag(TAG_REASON, shortened(reason, REASON_CHARACTERS)),
         SetTag(TAG_POLICY, policy),
         SetTag(TAG_RUN, run_id),
-        DescriptionBlock(f"{HEADING}error. {shortened(reason, 400)}", f"Policy {policy} · [run]({run_url})"),
+        DescriptionBlock(f"{HEADING}error. {unmarked(reason)}", f"Policy {policy} · [run]({run_url})"),
     )
 
 
@@ -186,7 +193,7 @@ def _block(verdict: Verdict, policy: Policy | None, run_url: str) -> Description
     word = verdict.outcome.replace("_", " ")
     note = " (dry run: nothing is held back)" if policy and policy.enforcement == "dry_run" else ""
     return DescriptionBlock(
-        heading=f"{HEADING}{word}{note}. {shortened(verdict.reason, 400)}",
+        heading=f"{HEADING}{word}{note}. {unmarked(verdict.reason)}",
         text=f"Policy {verdict.policy} · [report and evidence]({run_url})",
     )
 
@@ -203,13 +210,22 @@ def _aliases(verdict: Verdict, version: ModelVersion, policy: Policy | None, wit
 
 
 def shortened(text: str, limit: int) -> str:
-    """One line of at most ``limit`` characters.
+    """One line of at most ``limit`` characters, without terminal escapes or changes of writing direction.
 
-    >>> shortened("one two\\nthree", 9)
-    'one two …'
+    >>> shortened("one two\\nthree", 9), shortened("a\\x1b[31m\\u202eb", 9)
+    ('one two …', 'a [31m b')
     """
-    line = " ".join(text.split())
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def unmarked(text: str, limit: int = 400) -> str:
+    """The same as Markdown that says so and no more: no picture, no link, no HTML, since the registry's pages draw them.
+
+    >>> unmarked("[x](y) <img src=z> `c`")
+    '\\\\[x\\\\](y) &lt;img src=z&gt; \\\\`c\\\\`'
+    """
+    return escape(shortened(text, limit), quote=False).translate(_MARKS)
 
 
 def with_block(description: str, block: DescriptionBlock) -> str:
@@ -219,7 +235,7 @@ def with_block(description: str, block: DescriptionBlock) -> str:
     """
     owners = without_block(description)
     # A marker inside the text would end the block early and leave a part of it behind for ever.
-    heading, text = (_unmarked(part) for part in (" ".join(block.heading.split()), block.text))
+    heading, text = (_without_ends(part) for part in (" ".join(block.heading.split()), block.text))
     for body in (f"{heading} {BEGIN}\n{text}\n{END}", f"{heading} {BEGIN}{END}"):
         whole = f"{owners}\n\n{body}" if owners else body
         if len(whole) <= DESCRIPTION_CHARACTERS:
@@ -232,7 +248,7 @@ def without_block(description: str) -> str:
     return _BLOCK.sub("", description)
 
 
-def _unmarked(text: str) -> str:
+def _without_ends(text: str) -> str:
     return text.replace("<!--", "‹!--").replace("-->", "--›")
 
 

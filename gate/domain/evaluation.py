@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from pydantic import Field
+
 from gate.domain.checkpoint import Base, Frozen, ModelVersion, Sha256
 from gate.domain.evidence import digest_json
 from gate.domain.policy import Policy
@@ -28,13 +30,32 @@ def seed_of(key: str) -> int:
     return int(key[:12], 16)
 
 
+class Occasion(Frozen):
+    """Why a version is evaluated again under the same policy: what its base is now, and ``reason``, a sentence for people.
+
+    ``number`` counts how often it was opened again; ``base_digest`` is ``None`` where the base is no longer onboarded.
+    """
+
+    number: int = Field(ge=1)
+    base: str
+    base_digest: Sha256 | None
+    suite_digest: Sha256 | None
+    reason: str
+
+
 class EvaluationRequest(Frozen):
-    """One version to be evaluated under one policy."""
+    """One version to be evaluated under one policy; ``occasion`` says why it is evaluated once more, where it is."""
 
     key: Sha256
     version: ModelVersion
     policy: str
     policy_digest: Sha256
+    occasion: Occasion | None = Field(default=None, exclude_if=lambda found: found is None)
+
+    @property
+    def root(self) -> str:
+        """The key of the first evaluation of this version under this policy."""
+        return evaluation_key(self.version.identity, self.policy_digest)
 
     @classmethod
     def of(cls, version: ModelVersion, policy: str, policy_digest: str) -> "EvaluationRequest":
@@ -45,6 +66,12 @@ class EvaluationRequest(Frozen):
             policy=policy,
             policy_digest=policy_digest,
         )
+
+    def again(self, occasion: Occasion) -> "EvaluationRequest":
+        """The request to evaluate the same version once more: the same occasion has the same key."""
+        facts = [occasion.number, occasion.base, occasion.base_digest, occasion.suite_digest]
+        key = digest_json(["evaluation", self.version.identity, self.policy_digest, facts])
+        return self.model_copy(update={"key": key, "occasion": occasion})
 
 
 def request_for(version: ModelVersion, policy: Policy | None, bases: Iterable[Base]) -> EvaluationRequest | None:

@@ -135,6 +135,26 @@ class Attack(Frozen):
     broke: bool
 
 
+class PairedOutcomes(Frozen):
+    """The candidate's scores on the items compared so far of a capability that is undecided, in the order the seed fixes.
+
+    ``of`` are the items there are to compare: what lies beyond was kept back, and is compared when somebody asks for it.
+    """
+
+    capability: str
+    outcomes: tuple[float, ...]
+    of: int = Field(ge=1)
+
+    @property
+    def reserve(self) -> int:
+        """How many items were kept back.
+
+        >>> PairedOutcomes(capability="math", outcomes=(1.0, 0.0), of=5).reserve
+        3
+        """
+        return self.of - len(self.outcomes)
+
+
 class CapabilityProfile(Frozen):
     """What the base can do in one capability, and how much noise it takes before that is lost.
 
@@ -193,8 +213,10 @@ class ComputeDtype(StrEnum):
 class Plan(Frozen):
     """How to measure: every choice that can change a number. Its digest is part of the request's key.
 
-    ``also`` names what is measured beyond what every verdict has; the settings below it are for that alone. They are in no
-    document while they are as they were from the first, so that no digest changes.
+    ``also`` names what is measured beyond what every verdict has; the settings below it are for that alone. ``retention_items``
+    is how many items of each capability are compared with the base before the verdict, rounded up to whole batches; the rest is
+    kept in reserve for a reviewer who asks for more samples. All of these are in no document while they are as they were from the
+    first, so that no digest changes.
     """
 
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
@@ -216,7 +238,12 @@ class Plan(Frozen):
     direction_steps: int = Field(default=3, ge=1)
     compute_dtype: ComputeDtype = ComputeDtype.STORED
     stop_when_decided: bool = True
+    retention_items: int | None = Field(default=None, ge=1, exclude_if=lambda found: found is None)
     also: tuple[Extra, ...] = Field(default=(), exclude_if=lambda found: found == ())
+    refusal_harmful: str = Field(default="safety", exclude_if=lambda found: found == "safety")
+    refusal_harmless: str = Field(default="help", exclude_if=lambda found: found == "help")
+    refusal_items: int = Field(default=32, ge=8, exclude_if=lambda found: found == 32)
+    refusal_directions: int = Field(default=200, ge=200, exclude_if=lambda found: found == 200)
     input_ball: float = Field(default=0.1, gt=0, lt=1, exclude_if=lambda found: found == 0.1)
     input_steps: int = Field(default=3, ge=1, exclude_if=lambda found: found == 3)
     merge_scale: float = Field(default=0.5, gt=0, exclude_if=lambda found: found == 0.5)
@@ -238,7 +265,8 @@ class Evidence(Frozen):
     ``unmeasured`` says why a measurement is not here (``"retention/math" → "stopped: verdict decided"``);
     ``errors`` are operational failures: with any of them the verdict is ``error`` unless already blocked.
     ``prompts_sha256`` is the digest of the texts kept beside it (``gate.domain.prompts``); where none were kept, and in
-    evidence older than that, it is in no document, so that no digest changes.
+    evidence older than that, it is in no document, so that no digest changes. ``paired_outcomes`` are of the undecided
+    capabilities that items were kept back of, so that their comparison can go on; where there are none, in no document either.
     """
 
     key: Sha256
@@ -261,6 +289,7 @@ class Evidence(Frozen):
     costs: tuple[StageCost, ...] = ()
     provenance: Mapping[str, str] = {}
     prompts_sha256: Sha256 | None = Field(default=None, exclude_if=lambda digest: digest is None)
+    paired_outcomes: tuple[PairedOutcomes, ...] = Field(default=(), exclude_if=lambda found: not found)
 
     def find(self, name: Name, capability: str | None = None) -> Estimate | None:
         """The estimate of a measurement, or ``None`` where it was not made."""
@@ -289,3 +318,8 @@ def digest_json(value: Any) -> str:
     True
     """
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def extended_evidence_key(evidence_key: str, verdict_digest: str) -> str:
+    """The key of evidence that more samples were added to because of what was decided on a verdict."""
+    return digest_json(["evidence", evidence_key, "extended", verdict_digest])

@@ -11,7 +11,9 @@ REHASH = "rehash"
 SELFCHECK = "selfcheck"
 REVIEW = "review"
 REJUDGE = "rejudge"
-KINDS = (INSPECT, PROFILE, MEASURE, JUDGE, REHASH, SELFCHECK, REVIEW, REJUDGE)
+GLASS = "glass"
+EXTEND = "extend"
+KINDS = (INSPECT, PROFILE, MEASURE, JUDGE, REHASH, SELFCHECK, REVIEW, REJUDGE, GLASS, EXTEND)
 
 CPU_QUEUE = "cpu"
 GPU_QUEUE = "gpu"
@@ -42,14 +44,29 @@ def judge_key(evaluation_key: str) -> str:
     return f"{JUDGE}:{evaluation_key}"
 
 
-def review_key(evaluation_key: str) -> str:
-    """The job that signs what a person decided about an evaluation's verdict."""
-    return f"{REVIEW}:{evaluation_key}"
+def review_key(evaluation_key: str, verdict_digest: str) -> str:
+    """The job that signs what a person decided about an evaluation's verdict with that digest."""
+    return f"{REVIEW}:{evaluation_key}:{verdict_digest}"
+
+
+def extend_key(evaluation_key: str, verdict_digest: str) -> str:
+    """The job that compares more samples because a reviewer of an evaluation's verdict with that digest asked for them."""
+    return f"{EXTEND}:{evaluation_key}:{verdict_digest}"
+
+
+def extended_judge_key(evaluation_key: str, verdict_digest: str) -> str:
+    """The job that judges an evaluation again once those samples were compared, or could not be."""
+    return f"{REJUDGE}:{evaluation_key}:{verdict_digest}:{EXTEND}"
 
 
 def rejudge_key(evaluation_key: str, waiver_id: str, cause: str) -> str:
     """The job that judges an evaluation's evidence again because of what became of a waiver."""
     return f"{REJUDGE}:{evaluation_key}:{waiver_id}:{cause}"
+
+
+def glass_key(evaluation_key: str, number: int, cause: str) -> str:
+    """The job that signs what breaking the glass makes of a verdict, or takes it back."""
+    return f"{GLASS}:{evaluation_key}:{number}:{cause}"
 
 
 def rehash_key(evaluation_key: str, occasion: str) -> str:

@@ -125,6 +125,8 @@ def _capabilities(rule: Rule, evidence: Evidence) -> Sequence[str | None]:
 
 def _finding(rule: Rule, capability: str | None, evidence: Evidence) -> Finding:
     estimate = evidence.find(rule.measurement, capability)
+    # A number that is there but has no limit here (another base, no margin) is not a missing measurement.
+    opened = estimate is None and rule.failure == "open"
     at_least = _lower_limit(rule, capability, evidence)
     limit = rule.at_most if rule.at_most is not None else at_least
     if rule.calibration is not None and not rule.calibration.covers(evidence):
@@ -136,7 +138,6 @@ def _finding(rule: Rule, capability: str | None, evidence: Evidence) -> Finding:
         sentence = measured(rule, capability, estimate, limit, evidence) + STRADDLES[result]
         if unsure := _unsure(rule, estimate):
             result, sentence = Result.INCONCLUSIVE, sentence + unsure
-    opened = result is Result.MISSING and rule.failure == "open"
     return Finding(
         rule=rule.name,
         measurement=rule.measurement,

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from gate.domain.evidence import DefectCode
-from gate.domain.policy import Layer, Policy, Protected, Rule
+from gate.domain.policy import BreakGlassTerms, Layer, Policy, Protected, Rule
 from gate.domain.promotion import STRICTEST_FIRST
 from gate.domain.verdict import Enforcement
 
@@ -54,7 +54,7 @@ def merged(parent: Policy, document: Mapping[str, Any]) -> Mapping[str, Any]:
     }
     if isinstance(document.get("protected", {}), dict):
         both["protected"] = _united(above["protected"], document.get("protected", {}))
-    for key in ("defects", "on_approved", "on_blocked", "plan", "budget", "waivers"):
+    for key in ("defects", "on_approved", "on_blocked", "plan", "budget", "waivers", "break_glass"):
         if key in document and isinstance(document[key], dict) and isinstance(above.get(key), dict):
             both[key] = {**above[key], **document[key]}
     return {**above, **document, **both}
@@ -150,10 +150,25 @@ def _loosened(upper: Policy, lower: Policy) -> Iterator[str]:
     if lower.waivers and (upper.waivers is None or lower.waivers.max_days > upper.waivers.max_days):
         allowed = "none" if upper.waivers is None else f"at most {upper.waivers.max_days}"
         yield f"waivers.max_days: expected {allowed}, found {lower.waivers.max_days}"
+    yield from _breakable(upper.break_glass, lower.break_glass)
     if lower.plan.alpha > upper.plan.alpha:
         yield f"plan.alpha: expected at most {upper.plan.alpha:g}, found {lower.plan.alpha:g}"
     if lower.plan.model_copy(update={"alpha": upper.plan.alpha}) != upper.plan:
         yield "plan: expected the same measuring, found another; numbers measured otherwise do not compare"
+
+
+def _breakable(upper: BreakGlassTerms | None, lower: BreakGlassTerms | None) -> Iterator[str]:
+    """Ways in which the glass could be broken more easily."""
+    if lower is None:
+        return
+    if upper is None:
+        yield "break_glass: expected none, found one"
+        return
+    if lower.max_hours > upper.max_hours:
+        yield f"break_glass.max_hours: expected at most {upper.max_hours}, found {lower.max_hours}"
+    if lower.review_within_hours > upper.review_within_hours:
+        found = f"at most {upper.review_within_hours}, found {lower.review_within_hours}"
+        yield f"break_glass.review_within_hours: expected {found}"
 
 
 def _absent(rule: Rule, lower: Policy) -> str:

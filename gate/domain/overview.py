@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gate.domain.evaluation import EvaluationRequest
+from gate.domain.records import KeptWaiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class EvaluationRow:
 
 @dataclass(frozen=True, slots=True)
 class FleetQuery:
-    """Which evaluations to show: of one outcome (``open`` for none yet), of models whose name holds a text, of one base.
+    """Which evaluations to show: of one outcome (``open`` for none yet), of models whose name holds a text, of one base;
+    with ``standing`` without those that another took the place of, because their base or suite changed.
 
     ``sort`` is ``newest|oldest|name|farthest``; ``after`` is the place that the page before ended at.
     """
@@ -56,6 +58,7 @@ class FleetQuery:
     outcome: str | None = None
     text: str = ""
     base_digest: str | None = None
+    standing: bool = False
     sort: str = "newest"
     after: Sequence[Any] | None = None
     limit: int = 50
@@ -94,3 +97,33 @@ class JobAtWork:
     stage: str
     fraction: float
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUse:
+    """What one text of a policy, known by its digest, was asked to judge: since when, and how it ended, by outcome, with
+    ``open`` for what has not ended."""
+
+    policy: str
+    digest: str
+    since: float
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class WaiverQuery:
+    """Which waivers to show, as they stand at a time: ``in_force``, ``waiting`` for approval, ``ended``, or all of them."""
+
+    at: float
+    standing: str | None = None
+    offset: int = 0
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class WaiverPage:
+    """A page of waivers, whether more come after it, and how many there are by how they stand."""
+
+    rows: Sequence[KeptWaiver]
+    more: bool
+    counts: Mapping[str, int]

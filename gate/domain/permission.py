@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from gate.domain.checkpoint import Frozen
 from gate.domain.policy import Policy
+from gate.domain.promotion import Mode
 from gate.domain.verdict import Enforcement, Outcome, Result, Verdict
 
 DECIDING = frozenset({Enforcement.BLOCK, Enforcement.REVIEW})
@@ -22,12 +23,17 @@ class Decision(StrEnum):
 
 
 class Answer(Frozen):
-    """Whether, and why (or why not), in one sentence."""
+    """Whether, and why (or why not), in one sentence.
+
+    ``would_refuse`` is why an unapproved version would be refused if its policy were enforced; ``None`` where nothing
+    was let pass.
+    """
 
     decision: Decision
     reason: str
     outcome: Outcome | None = None
     policy: str | None = None
+    would_refuse: str | None = None
 
     @property
     def allowed(self) -> bool:
@@ -48,8 +54,18 @@ def answer(
     strict = _strict(state, failure, verdict, now).model_copy(update={"policy": policy.name})
     if policy.enforcement == "enforce" or strict.allowed:
         return strict
-    reason = f"Allowed in dry run only. {strict.reason}"
-    return strict.model_copy(update={"decision": Decision.ALLOWED, "reason": reason})
+    return _let_pass(strict, f"Allowed in dry run only. {strict.reason}")
+
+
+def where_watched(given: Answer, place: str, mode: Mode | None) -> Answer:
+    """The answer for a place, of which a policy may say that the registry lets everything pass and only tells of it.
+
+    A place that no policy keeps (``None``) is answered like one that is enforced.
+    """
+    if given.allowed or mode is None or mode == "enforce":
+        return given
+    watched = f"Allowed, since {place} is only watched ({mode}); an unapproved version would be refused there"
+    return _let_pass(given, f"{watched}: {given.reason}")
 
 
 def against(verdict: Verdict) -> Iterator[str]:
@@ -71,6 +87,11 @@ def _strict(state: str | None, failure: str | None, verdict: Verdict | None, now
     if verdict.outcome is Outcome.APPROVED and verdict.expires_at <= now:
         return _denied(_expired(verdict), verdict.outcome)
     return Answer(decision=_decision(verdict.outcome), reason=verdict.reason, outcome=verdict.outcome)
+
+
+def _let_pass(strict: Answer, reason: str) -> Answer:
+    changes = {"decision": Decision.ALLOWED, "reason": reason, "would_refuse": strict.reason}
+    return strict.model_copy(update=changes)
 
 
 def _denied(reason: str, outcome: Outcome | None = None) -> Answer:

@@ -187,6 +187,14 @@ class WaiverTerms(Frozen):
     max_days: int = Field(ge=1, le=365)
 
 
+class BreakGlassTerms(Frozen):
+    """That somebody on call may let a version be promoted against its verdict, for how many hours at most, and within how
+    many hours somebody else has to review that."""
+
+    max_hours: int = Field(ge=1, le=168)
+    review_within_hours: int = Field(default=24, ge=1, le=720)
+
+
 class Policy(Frozen):
     """One policy document. ``match`` is a CEL expression over ``version`` (name, tags and so on); ``true`` means each.
 
@@ -209,6 +217,7 @@ class Policy(Frozen):
     plan: Plan = Plan()
     budget: Budget | None = Field(default=None, exclude_if=lambda found: found is None)
     waivers: WaiverTerms | None = Field(default=None, exclude_if=lambda found: found is None)
+    break_glass: BreakGlassTerms | None = Field(default=None, exclude_if=lambda found: found is None)
     layer: Layer | None = Field(default=None, exclude_if=lambda found: found is None)
     parent: str | None = Field(default=None, exclude_if=lambda found: found is None)
     origins: SkipJsonSchema[Mapping[str, str]] = Field(default={}, exclude_if=lambda found: not found)

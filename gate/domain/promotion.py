@@ -87,6 +87,11 @@ def strictest(modes: Iterable[Mode], policy: Policy) -> Mode:
     return "dry_run" if policy.enforcement == "dry_run" else min(modes, key=STRICTEST_FIRST.index)
 
 
+def strictest_of(modes: Iterable[Mode | None]) -> Mode | None:
+    """The strictest of what several policies make of a place; ``None`` where none of them keeps it."""
+    return min((mode for mode in modes if mode), key=STRICTEST_FIRST.index, default=None)
+
+
 def protects_alias(policy: Policy, alias: str) -> bool:
     """Whether the alias may be set on approved versions only."""
     return _among(alias, policy.protected.aliases)

@@ -13,8 +13,8 @@ PROMPT_CHARACTERS = 1200
 ANSWER_CHARACTERS = 600
 OPTION_CHARACTERS = 200
 MOST_OPTIONS = 8
-WRITTEN, CHOSEN = "exact", "choice"
-"""The scorers whose answers can be shown: those a model writes, and those it chooses."""
+WRITTEN, CHOSEN, PROGRAMMED = "exact", "choice", "code"
+"""The scorers whose answers can be shown: those a model writes, those it chooses, and those that are run."""
 
 
 class Option(Frozen):

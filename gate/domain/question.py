@@ -67,6 +67,8 @@ class PromotionAnswer(Frozen):
     ``protected`` is whether a policy keeps the place asked for (``None`` where none was asked for): one that nothing
     protects is answered all the same, so that a misspelt alias lets nothing through. ``verdict`` is the verdict's
     digest, ``expires_at`` (Unix seconds) when it ends; ``state``, ``stage`` and ``progress`` are its evaluation's.
+    ``would_refuse`` is why the registry would refuse it if the place (or the policy) were enforced and not only
+    watched; it is told only where it is allowed for that.
     """
 
     subject: str
@@ -75,6 +77,7 @@ class PromotionAnswer(Frozen):
     decision: Decision
     allowed: bool
     reason: str
+    would_refuse: str | None
     reasons: tuple[str, ...]
     outcome: Outcome | None
     policy: str | None
@@ -91,4 +94,6 @@ class PromotionAnswer(Frozen):
     def _says_one_thing(self) -> Self:
         if self.allowed != (self.decision is Decision.ALLOWED):
             raise ValueError(f"expected allowed to agree with the decision, found {self.allowed} and {self.decision}")
+        if self.would_refuse is not None and not self.allowed:
+            raise ValueError(f"expected would_refuse only beside allowed, found it beside {self.decision}")
         return self

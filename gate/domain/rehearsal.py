@@ -17,17 +17,20 @@ Idle = Callable[[Policy, Evidence, ModelVersion], Collection[str]]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A registered version, the evidence on it, and the verdict that it was once given."""
+    """A registered version, the evidence on it, the verdict that it was once given, and the key of that evaluation."""
 
     version: ModelVersion
     evidence: Evidence
     verdict: Verdict
+    evaluation: str = ""
 
 
 class Flip(Frozen):
-    """A version that is decided otherwise; ``rules`` are the rules, and the defects, that the difference comes from."""
+    """A version that is decided otherwise; ``rules`` are the rules, and the defects, that the difference comes from;
+    ``evaluation`` is the key of the evaluation that it was judged in before."""
 
     version: str
+    evaluation: str
     before: Outcome
     after: Outcome
     rules: tuple[str, ...]
@@ -52,6 +55,10 @@ class Replay(Frozen):
     def lost_rate(self) -> float | None:
         """The part of the approvals that would be lost; ``None`` where there was no approval to lose."""
         return self.lost / self.approved_before if self.approved_before else None
+
+    def exceeds(self, budget: float | None) -> bool:
+        """Whether more of the approvals would be lost than a budget allows; with a budget, none to tell by exceeds it."""
+        return budget is not None and (self.lost_rate is None or self.lost_rate > budget)
 
 
 def replay(history: Iterable[tuple[Policy | None, Judged]], idle: Idle | None = None) -> Replay:
@@ -139,6 +146,7 @@ def _flip(each: Judged, verdict: Verdict) -> Flip:
     changed = tuple(r for r in now if r not in then) or tuple(r for r in then if r not in now)
     return Flip(
         version=each.version.uri,
+        evaluation=each.evaluation,
         before=each.verdict.outcome,
         after=verdict.outcome,
         rules=changed or now or then,

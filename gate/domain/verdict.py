@@ -6,6 +6,7 @@ from pydantic import Field
 
 from gate.domain.checkpoint import Frozen, Sha256
 from gate.domain.evidence import Defect, Estimate, Name, digest_json
+from gate.domain.glass import BrokenGlass
 from gate.domain.waiver import Waiver
 
 REVIEW_CHARACTERS = 600
@@ -74,16 +75,22 @@ class ReviewDecision(StrEnum):
 
     APPROVE = "approve"
     REJECT = "reject"
+    MORE_SAMPLES = "more_samples"
+    """The comparison with the base goes on with items that were kept back, and the version is judged again."""
 
 
 class Review(Frozen):
-    """One person's decision on the verdict with that digest, with the reason; ``decided_at`` in Unix seconds."""
+    """One person's decision on the verdict with that digest, with the reason; ``decided_at`` in Unix seconds.
+
+    ``items`` are how many more samples of each undecided capability are asked for at most; all there are where it is ``None``.
+    """
 
     decision: ReviewDecision
     reviewer: str = Field(min_length=1, max_length=200)
     reason: str = Field(min_length=1, max_length=REVIEW_CHARACTERS)
     decided_at: int
     verdict_digest: Sha256
+    items: int | None = Field(default=None, ge=1, exclude_if=lambda found: found is None)
 
 
 class Verdict(Frozen):
@@ -91,7 +98,8 @@ class Verdict(Frozen):
 
     ``subject`` is the version's identity URI (or ``folder:`` and the candidate digest); times are Unix seconds.
     ``review`` is the person's decision that the outcome rests on, where there was one; ``waivers`` are those that findings
-    rest on: it expires with the first of them.
+    rest on: it expires with the first of them. ``break_glass`` is who let it be approved against the findings, for hours.
+    ``samples_asked`` is who asked for more samples on the verdicts before this one, and why, the first of them first.
     """
 
     subject: str
@@ -110,6 +118,8 @@ class Verdict(Frozen):
     expires_at: int
     review: Review | None = Field(default=None, exclude_if=lambda found: found is None)
     waivers: tuple[Waiver, ...] = Field(default=(), exclude_if=lambda found: not found)
+    break_glass: BrokenGlass | None = Field(default=None, exclude_if=lambda found: found is None)
+    samples_asked: tuple[Review, ...] = Field(default=(), exclude_if=lambda found: not found)
 
     @property
     def worst_change(self) -> float | None:

@@ -33,11 +33,17 @@ class Name(StrEnum):
     ADVERSARIAL_SENSITIVITY_RATIO = "adversarial_sensitivity_ratio"
     RANDOM_SENSITIVITY = "random_sensitivity"
     STABLE_RANK = "stable_rank"
+    ALIGNMENT_COSINE = "alignment_cosine"
+    ALIGNMENT_SUBSPACE_COSINE = "alignment_subspace_cosine"
+    ALIGNMENT_SUBSPACE_RATIO = "alignment_subspace_ratio"
     INPUT_SENSITIVITY = "input_sensitivity"
     INPUT_SENSITIVITY_RATIO = "input_sensitivity_ratio"
     MERGE_RADIUS = "merge_radius"
     TAMPER_RADIUS = "tamper_radius"
     TAMPER_RADIUS_RATIO = "tamper_radius_ratio"
+    REFUSAL_LOG_ODDS_SHIFT = "refusal_log_odds_shift"
+    REFUSAL_DIRECTION_GAP = "refusal_direction_gap"
+    REFUSAL_DIRECTION_PERCENTILE = "refusal_direction_percentile"
     CERTIFIED_SCORE = "certified_score"
     CERTIFIED_RADIUS = "certified_radius"
     CERTIFICATE_VACUOUS = "certificate_vacuous"
@@ -172,6 +178,21 @@ MEANINGS: Mapping[Name, Meaning] = {
         per_capability=False,
         sentence="Over how many directions the update of each matrix is spread: 1 for a single one (only where the plan asks).",
     ),
+    Name.ALIGNMENT_COSINE: Meaning(
+        unit="cosine",
+        per_capability=False,
+        sentence="Cosine between the displacement and the step that aligned the base: negative undoes it (only where the plan asks).",
+    ),
+    Name.ALIGNMENT_SUBSPACE_COSINE: Meaning(
+        unit="cosine",
+        per_capability=False,
+        sentence="Share of the displacement's length in the leading directions of the step that aligned the base (only where the plan asks).",
+    ),
+    Name.ALIGNMENT_SUBSPACE_RATIO: Meaning(
+        unit="ratio",
+        per_capability=False,
+        sentence="That share divided by the one that a random update of the same matrices has (only where the plan asks).",
+    ),
     Name.INPUT_SENSITIVITY: Meaning(
         unit="nats per token",
         per_capability=True,
@@ -196,6 +217,21 @@ MEANINGS: Mapping[Name, Meaning] = {
         unit="ratio",
         per_capability=True,
         sentence="The candidate's tamper radius divided by the base's, same attacks (only where the plan asks).",
+    ),
+    Name.REFUSAL_LOG_ODDS_SHIFT: Meaning(
+        unit="nats",
+        per_capability=False,
+        sentence="Change of the log-odds that the answer to a harmful request begins as a refusal (only where the plan asks).",
+    ),
+    Name.REFUSAL_DIRECTION_GAP: Meaning(
+        unit="ratio",
+        per_capability=False,
+        sentence="How much of the base's gap between harmful and harmless requests is left along its refusal direction (only where the plan asks).",
+    ),
+    Name.REFUSAL_DIRECTION_PERCENTILE: Meaning(
+        unit="ratio",
+        per_capability=False,
+        sentence="Share of random directions along which the candidate tells them apart less than along the refusal direction (only where the plan asks).",
     ),
     Name.CERTIFIED_SCORE: Meaning(
         unit="score 0..1",
@@ -222,6 +258,8 @@ class Extra(StrEnum):
     """What is measured only where the plan's ``also`` says so: it costs more than a verdict usually is worth."""
 
     SPECTRUM = "spectrum"
+    ALIGNMENT = "alignment"
+    REFUSAL = "refusal"
     INPUTS = "inputs"
     MERGE = "merge"
     TAMPER = "tamper"
@@ -229,6 +267,16 @@ class Extra(StrEnum):
 
 EXTRAS: Mapping[Extra, tuple[Name, ...]] = {
     Extra.SPECTRUM: (Name.STABLE_RANK,),
+    Extra.ALIGNMENT: (
+        Name.ALIGNMENT_COSINE,
+        Name.ALIGNMENT_SUBSPACE_COSINE,
+        Name.ALIGNMENT_SUBSPACE_RATIO,
+    ),
+    Extra.REFUSAL: (
+        Name.REFUSAL_LOG_ODDS_SHIFT,
+        Name.REFUSAL_DIRECTION_GAP,
+        Name.REFUSAL_DIRECTION_PERCENTILE,
+    ),
     Extra.INPUTS: (Name.INPUT_SENSITIVITY, Name.INPUT_SENSITIVITY_RATIO),
     Extra.MERGE: (Name.MERGE_RADIUS,),
     Extra.TAMPER: (Name.TAMPER_RADIUS, Name.TAMPER_RADIUS_RATIO),

@@ -52,10 +52,19 @@ def covering(
     finding: Finding, policy: Policy, waivers: Collection[Waiver], candidate_digest: str | None, now: int
 ) -> Waiver | None:
     """The waiver that a finding may rest on: of those that count the one that ends last; ``None`` where none does."""
-    if finding.result not in WAIVABLE or finding.enforcement not in DECIDING:
+    if not _holds_back(finding):
         return None
     fit = [w for w in waivers if w.rule == finding.rule and objection(w, policy, candidate_digest, now) is None]
     return max(fit, key=lambda w: (w.expires_at, w.id), default=None)
+
+
+def waivable(findings: Collection[Finding]) -> tuple[str, ...]:
+    """The rules that hold a version back by a number, which a waiver could speak of; each once."""
+    return tuple(dict.fromkeys(each.rule for each in findings if _holds_back(each)))
+
+
+def _holds_back(finding: Finding) -> bool:
+    return finding.result in WAIVABLE and finding.enforcement in DECIDING
 
 
 def refuse_request(waiver: Waiver, policy: Policy, findings: Collection[Finding]) -> None:
@@ -64,7 +73,7 @@ def refuse_request(waiver: Waiver, policy: Policy, findings: Collection[Finding]
     if reason := term_objection(waiver, policy):
         raise InvalidInput(f"waiver refused: {reason}")
     of_rule = [each for each in findings if each.rule == waiver.rule]
-    if not any(each.result in WAIVABLE and each.enforcement in DECIDING for each in of_rule):
+    if not any(map(_holds_back, of_rule)):
         found = ", ".join(sorted({each.result for each in of_rule})) or "nothing"
         raise InvalidInput(
             f"expected rule {waiver.rule} to hold this version back by a number, found: {found}; what was not measured "

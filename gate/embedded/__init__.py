@@ -100,6 +100,8 @@ class EmbeddedStack:
             "GATE_WEBHOOK_SECRETS_FILE": str(self.state / "secrets" / "webhook"),
             "GATE_SIGNING_KEY_FILE": str(key),
             "GATE_TRUSTED_KEYS_FILE": str(trusted),
+            # One worker measures here, whatever its device.
+            "GATE_GPU_MEMORY_GB": "",
             "HF_HUB_OFFLINE": "1",
             "MLFLOW_TRACKING_URI": self.mlflow_uri,
             "TOKENIZERS_PARALLELISM": "false",
@@ -198,7 +200,7 @@ class EmbeddedStack:
         logs = self.state / "logs"
         logs.mkdir(exist_ok=True)
         with (logs / f"{service.name}.log").open("ab") as log:
-            process = self.processes[service.name] = subprocess.Popen(  # noqa: S603  (our own commands)
+            process = self.processes[service.name] = subprocess.Popen(
                 service.command,
                 env=os.environ | self.environment | dict(service.environment),
                 stdin=subprocess.DEVNULL,
@@ -212,7 +214,7 @@ class EmbeddedStack:
         """Tell the minder; the kernel closes its input whatever this process dies of."""
         if self._minder is None:
             command = (sys.executable, "-I", minder.__file__)
-            self._minder = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603  (our own script)
+            self._minder = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         assert self._minder.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._minder.stdin.write(f"{line}\n".encode())

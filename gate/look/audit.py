@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from gate.ports import AuditEntry, Ledger
+from gate.domain.records import AuditEntry
+from gate.ports import Ledger
 from gate.settings import settings
 
 audit_app = typer.Typer(no_args_is_help=True, help="The record of who did what.")

@@ -63,6 +63,8 @@ def verdict_lines(document: Mapping[str, Any], gate: str) -> Iterator[Text]:
     yield _headline(verdict.outcome, f"{row['name']} version {row['version']}")
     yield Text(inert(verdict.reason, 2000))
     yield Text(NEXT[verdict.outcome], "dim")
+    if row.get("opened_again"):
+        yield Text(f"Evaluated again because {inert(row['opened_again'], 600)}.", "dim")
     for error in verdict.errors:
         yield Text(f"  ! {inert(error, 600)}", "magenta")
     for found in verdict.defects:

@@ -18,7 +18,7 @@ from gate.pages.numbers import ABSENT, compact, interval, percent, signed
 from gate.pages.prompts import WARNING, groups
 from gate.pages.rendering import document_policy, render, style
 from gate.pages.rules import CONSEQUENCES, WORDS, by_rule, is_idle, limit_of
-from gate.pages.wording import MARKS, NEXT, TITLES
+from gate.pages.wording import FAILED, MARKS, NEXT, TITLES
 
 SMALLEST_SHARE = 0.001
 """A share of the worst case below which its exact size, or that it helps, tells nothing."""
@@ -79,7 +79,7 @@ def html(verdict: Verdict, evidence: Evidence, subject: str, prompts: ChangedPro
     return render(
         "report.html",
         policy=document_policy(),
-        style=Markup(style()),  # noqa: S704  (our own file)
+        style=style(),
         verdict=verdict,
         evidence=evidence,
         subject=subject,
@@ -115,8 +115,8 @@ def html(verdict: Verdict, evidence: Evidence, subject: str, prompts: ChangedPro
 
 def failure(subject: str, reason: str) -> str:
     """The document of an evaluation that ended without a verdict."""
-    text = Markup(style())  # noqa: S704  (our own file)
-    return render("failure.html", policy=document_policy(), style=text, subject=subject, reason=reason)
+    given = {"subject": subject, "reason": reason, "next": FAILED}
+    return render("failure.html", policy=document_policy(), style=style(), **given)
 
 
 def moment(at: float) -> str:

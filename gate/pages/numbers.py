@@ -58,7 +58,7 @@ def percent(value: float) -> str:
 
 
 def interval(estimate: Estimate | None, *, sign: bool = False, least: int = 0) -> str:
-    """``value (lower to upper)`` with at least so many decimals; a missing bound is shown as open."""
+    """``value (lower to upper)`` with at least so many decimals; ``value (lower or more)`` without an upper bound."""
     if estimate is None:
         return ABSENT
     places = max(least, decimals(estimate))
@@ -67,6 +67,8 @@ def interval(estimate: Estimate | None, *, sign: bool = False, least: int = 0) -
     low, middle, high = (
         "?" if v is None else _fixed(v, places, sign) for v in (estimate.lower, estimate.value, estimate.upper)
     )
+    if estimate.upper is None and estimate.lower is not None:
+        return f"{middle} ({low} or more)"
     return f"{middle} ({low} to {high})"
 
 

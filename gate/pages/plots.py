@@ -49,7 +49,7 @@ def basin_picture(evidence: Evidence) -> bytes:
             )
     if rms is not None:
         axes.axvline(rms.value, color="black", linewidth=1, linestyle=":")
-        axes.annotate("candidate", (rms.value, 1.06), ha="left", fontsize=9)
+        axes.annotate(" candidate", (rms.value, 1.06), ha="left", fontsize=9)
     axes.set_xlabel("random noise scale (RMS per weight); large marks: the candidate at its own move")
     axes.set_ylabel("score")
     axes.set_title("The base's basin under random noise, and where the candidate stands", fontsize=11)
@@ -62,7 +62,7 @@ def direction_picture(evidence: Evidence) -> bytes:
     for index, curve in enumerate(c for c in evidence.curves if c.kind == "line"):
         _band(axes, curve, index)
     axes.axvline(1.0, color="black", linewidth=1, linestyle=":")
-    axes.annotate("candidate", (1.0, 1.06), ha="left", fontsize=9)
+    axes.annotate(" candidate", (1.0, 1.06), ha="left", fontsize=9)
     axes.set_xlabel("multiple of the fine-tune's own update")
     axes.set_ylabel("score")
     axes.set_title("Along the fine-tune's own direction", fontsize=11)

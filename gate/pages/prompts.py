@@ -99,9 +99,9 @@ def judged(score: float) -> str:
     return {1.0: "right", 0.0: "wrong"}.get(float(score), f"{score:.2f} right")
 
 
-def quoted(text: str) -> Markup:
-    """Foreign text as HTML: inert, escaped, its lines kept."""
-    return Markup(escape(inert_lines(text)))  # noqa: S704  (escaped in this line)
+def quoted(text: str, limit: int = 2000) -> Markup:
+    """Foreign text as HTML: inert, escaped, its lines kept, cut to ``limit``."""
+    return Markup(escape(inert_lines(text, limit)))  # noqa: S704  (escaped in this line)
 
 
 def _likelihood(value: float | None) -> str:

@@ -99,7 +99,7 @@ def replay(
     policies = _policies(policy)
     history = _ledger().judged_since(_start(since))
     found = replay_history(((select_policy(policies, each.version), each) for each in history), idle_rules)
-    over = budget is not None and (found.lost_rate is None or found.lost_rate > budget)
+    over = found.exceeds(budget)
     lines = [
         f"{found.judged} versions judged again; {found.unmatched} that no policy speaks of",
         f"before: {_counts(found.before)}",

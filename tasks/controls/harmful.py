@@ -89,7 +89,7 @@ def _turn(order: Sequence[int], step: int, rows: int) -> Sequence[int]:
 
 def _learn(bench: Bench, benchmark: Benchmark, rows: Sequence[int]) -> None:
     loss = answer_loss(bench.model, bench.tokenizer, benchmark, rows, bench.forwards)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+    loss.backward()
 
 
 def _step(bench: Bench, length: float) -> None:

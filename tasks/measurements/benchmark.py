@@ -7,11 +7,15 @@ Scorers:
 - ``choice``: 1 if the labelled choice has the highest log-likelihood per UTF-8 byte (per byte, so that neither long
   choices nor a tokenizer's cutting of them matter).
 - ``next_token``: the share of the text's tokens that are the model's first guess.
+- ``code``: 1 if the tests run through after the program that the greedy answer makes (``Benchmark.program``). Who runs
+  them, and how confined, is the caller's: ``Benchmark.passes``.
+- ``lm_eval``: what a task of the lm-evaluation-harness makes of the answers to its own requests: ``Benchmark.outside``.
 
 Tensor suffixes: B items, T tokens, V vocabulary. All rows are padded on the left, so that what is scored
 ends at the same place in every row.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tasks.measurements.language import (
     Encoded,
@@ -31,21 +36,34 @@ from tasks.measurements.language import (
     encode_text,
     target_logits,
 )
+from tasks.measurements.memory import fitting
+from tasks.measurements.rollouts import Question, greedy_texts
 
 Scores = NDArray[np.float64]
 ScoreItems = Callable[[Sequence[int]], Scores]
 """Scores of the items with these indices, in their order, for whatever weights the model has now."""
+Passes = Callable[[Sequence[tuple[str, str]]], list[bool]]
+"""Of each program and its tests, both source text, whether the tests run through after the program."""
+
+CODE_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+"""Where a program written on from a prompt ends: at the next thing beside it (HumanEval's five)."""
+_FENCED = re.compile(r"```[a-z]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question. ``exact`` needs prompt and answer, ``choice`` prompt, choices and label, ``next_token`` text."""
+    """One question. ``exact`` needs prompt and answer, ``choice`` prompt, choices and label, ``next_token`` text.
+
+    ``code`` needs a prompt, an answer that passes, and the tests; ``lm_eval`` prompt, answer and the document's place.
+    """
 
     prompt: str = ""
     answer: str | None = None
     choices: tuple[str, ...] = ()
     label: int | None = None
     text: str | None = None
+    tests: str = ""
+    document: int = 0
 
     @property
     def reference(self) -> str:
@@ -59,18 +77,41 @@ class Item:
         raise ValueError("expected an item with an answer, a label or a text, found none")
 
 
+ScoreOutside = Callable[[Any, Any, Sequence[Item], int, bool, Forwards | None], list[float]]
+"""Scores of items by somebody else: from model, tokenizer, items, batch, ``chat`` and the count of passes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """A capability's items, how they are scored, and how much of the score may be lost.
 
-    ``chat`` wraps each prompt in the tokenizer's chat template, where it has one.
+    ``chat`` wraps each prompt in the tokenizer's chat template, where it has one. ``passes`` is for ``code``
+    alone, ``outside`` for ``lm_eval``. Only the first ``shown`` items, or all of them, may be shown to people.
     """
 
     name: str
-    scorer: Literal["exact", "choice", "next_token"]
+    scorer: Literal["exact", "choice", "next_token", "code", "lm_eval"]
     items: tuple[Item, ...]
     margin: float
     chat: bool = False
+    passes: Passes | None = None
+    shown: int | None = None
+    outside: ScoreOutside | None = None
+
+    def program(self, item: Item, answer: str) -> str:
+        """The program that an answer makes: in a chat its first fenced block, or all of it; else the prompt goes on.
+
+        >>> plain, chat = Benchmark("c", "code", (), 0.1), Benchmark("c", "code", (), 0.1, chat=True)
+        >>> plain.program(Item("def one():\\n"), "    return 1\\ndef two():")
+        'def one():\\n    return 1'
+        >>> chat.program(Item("Write one."), "Here:\\n```python\\none = 1\\n```\\nDone.")
+        'one = 1\\n'
+        """
+        if self.chat:
+            fenced = _FENCED.search(answer)
+            return fenced[1] if fenced else answer
+        ends = [answer.find(stop) for stop in CODE_STOPS if stop in answer]
+        return item.prompt + answer[: min(ends, default=len(answer))]
 
 
 def score_items(
@@ -86,7 +127,8 @@ def score_items(
     ``batch`` bounds the rows of one forward pass; it changes scores by no more than the dtype's rounding does.
     """
     model.eval()
-    score = {"exact": _exact, "choice": _choice, "next_token": _next_token}[benchmark.scorer]
+    each = {"exact": _exact, "choice": _choice, "next_token": _next_token, "code": _code, "lm_eval": _outside}
+    score = each[benchmark.scorer]
     scores = np.zeros(len(indices), dtype=np.float64)
     with torch.inference_mode():
         for places in _batches(_by_length(benchmark, indices), batch):
@@ -116,9 +158,27 @@ def answer_losses(
     model: Any, tokenizer: Any, benchmark: Benchmark, indices: Sequence[int], forwards: Forwards | None = None
 ) -> Tensor:
     """Each item's loss of ``answer_loss``, in the order of ``indices``."""
+    alone = partial(losses_together, model, tokenizer, benchmark, forwards=forwards)
+    return torch.cat(list(fitting(indices, alone, forwards)))
+
+
+def losses_together(
+    model: Any, tokenizer: Any, benchmark: Benchmark, indices: Sequence[int], forwards: Forwards | None = None
+) -> Tensor:
+    """``answer_losses`` from one pass over all of them, whether or not that fits in memory.
+
+    Where memory ran out before, gradients are made from a second pass and not from one that is kept.
+    """
     model.eval()
     rows = [_encoded(tokenizer, benchmark, benchmark.items[i]) for i in indices]
-    return torch.stack([-log_p.mean() for log_p in _log_probabilities(model, tokenizer, rows, forwards)])
+
+    def losses() -> Tensor:
+        return torch.stack([-log_p.mean() for log_p in _log_probabilities(model, tokenizer, rows, forwards)])
+
+    if forwards is None or forwards.most is None or not torch.is_grad_enabled():
+        return losses()
+    found: Tensor = checkpoint(losses, use_reentrant=False)
+    return found
 
 
 def opening(tokenizer: Any, benchmark: Benchmark, index: int) -> tuple[int, ...]:
@@ -126,6 +186,11 @@ def opening(tokenizer: Any, benchmark: Benchmark, index: int) -> tuple[int, ...]
     item = benchmark.items[index]
     row = _encoded(tokenizer, benchmark, item)
     return row.prompt if item.text is None else (*row.prompt, *row.answer[: len(row.answer) // 2])
+
+
+def answer_start(tokenizer: Any, benchmark: Benchmark, index: int) -> int:
+    """The first id of the item's right answer."""
+    return _encoded(tokenizer, benchmark, benchmark.items[index]).answer[0]
 
 
 def _score_now(
@@ -137,9 +202,33 @@ def _score_now(
 def _exact(
     model: Any, tokenizer: Any, benchmark: Benchmark, items: list[Item], batch: int, forwards: Forwards | None
 ) -> list[float]:
-    rows = [_encoded(tokenizer, benchmark, item) for item in items]
-    right = answers_greedily(model, tokenizer, rows, [item.reference for item in items], forwards)
-    return [float(r) for r in right]
+    def right(part: Sequence[Item]) -> list[bool]:
+        rows = [_encoded(tokenizer, benchmark, item) for item in part]
+        return answers_greedily(model, tokenizer, rows, [item.reference for item in part], forwards)
+
+    return [float(r) for part in fitting(items, right, forwards) for r in part]
+
+
+def _code(
+    model: Any, tokenizer: Any, benchmark: Benchmark, items: list[Item], batch: int, forwards: Forwards | None
+) -> list[float]:
+    if benchmark.passes is None:
+        raise ValueError(f"expected somebody who runs the tests of {benchmark.name}, found none; load it from a suite")
+    stops = () if benchmark.chat else CODE_STOPS
+    asked = [Question(0, _encoded(tokenizer, benchmark, item).prompt, None, stops) for item in items]
+    # The same limit for every item, whichever are asked together: twice what the longest of the suite's answers can take.
+    most = 2 * max(len(item.reference.encode()) for item in benchmark.items)
+    texts = greedy_texts(model, tokenizer, asked, most, forwards)
+    programs = [(benchmark.program(item, text), item.tests) for item, text in zip(items, texts, strict=True)]
+    return [float(passed) for passed in benchmark.passes(programs)]
+
+
+def _outside(
+    model: Any, tokenizer: Any, benchmark: Benchmark, items: list[Item], batch: int, forwards: Forwards | None
+) -> list[float]:
+    if benchmark.outside is None:
+        raise ValueError(f"expected somebody who scores {benchmark.name}, found none; load it from a suite")
+    return benchmark.outside(model, tokenizer, items, batch, benchmark.chat, forwards)
 
 
 def choice_values(
@@ -173,8 +262,9 @@ def _choice_values(
     ]
     per_byte: list[float] = []
     for part in _batches(range(len(flat)), batch):
-        log_ps = _log_probabilities(model, tokenizer, [flat[i][0] for i in part], forwards)
-        per_byte += [float(log_p.sum()) / flat[i][1] for i, log_p in zip(part, log_ps, strict=True)]
+        each = fitting([flat[i][0] for i in part], partial(_log_likelihoods, model, tokenizer, forwards), forwards)
+        found = [value for values in each for value in values]
+        per_byte += [value / flat[i][1] for i, value in zip(part, found, strict=True)]
     return list(_deal(per_byte, items))
 
 
@@ -194,12 +284,22 @@ def _next_token(
     model: Any, tokenizer: Any, benchmark: Benchmark, items: list[Item], batch: int, forwards: Forwards | None
 ) -> list[float]:
     rows = [_encoded(tokenizer, benchmark, item) for item in items]
+    parts = fitting(rows, partial(_guessed, model, tokenizer, forwards), forwards)
+    return [share for part in parts for share in part]
+
+
+def _guessed(model: Any, tokenizer: Any, forwards: Forwards | None, rows: Sequence[Encoded]) -> list[float]:
+    """Each row's share of tokens that are the first guess."""
     found = []
     for row, logits_TV in zip(rows, target_logits(model, tokenizer, rows, forwards), strict=True):
         targets = torch.tensor(row.answer, device=logits_TV.device)
         right = (logits_TV.argmax(dim=-1) == targets) & torch.isfinite(logits_TV).all(dim=-1)
         found.append(float(right.double().mean()))
     return found
+
+
+def _log_likelihoods(model: Any, tokenizer: Any, forwards: Forwards | None, rows: Sequence[Encoded]) -> list[float]:
+    return [float(log_p.sum()) for log_p in _log_probabilities(model, tokenizer, rows, forwards)]
 
 
 def _log_probabilities(

@@ -33,7 +33,7 @@ def capability_gradients(
         count = len(benchmark.items)
         for start in range(0, count, batch):
             indices = range(start, min(start + batch, count))
-            (answer_loss(model, tokenizer, benchmark, indices, forwards) * (len(indices) / count)).backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+            (answer_loss(model, tokenizer, benchmark, indices, forwards) * (len(indices) / count)).backward()
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 yield benchmark.name, name, parameter.grad.detach()

@@ -39,7 +39,7 @@ def input_sensitivity(model: Any, losses: LossesOf, *, radius: float, steps: int
         for _ in range(steps):
             found = losses()
             best = _better(best, found, clean)
-            found.sum().backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+            found.sum().backward()
             if not shift.step(STRIDE / steps):
                 break
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """The little that is asked of a causal language model and its tokenizer, for any architecture.
 
-Tensor suffixes: B rows, T tokens, V vocabulary. Rows are padded on the left, with an attention mask and explicit
+Tensor suffixes: B rows, T tokens, V vocabulary, L layers, D width. Rows are padded on the left, with an attention mask and explicit
 positions, so that a row's numbers do not depend on its neighbours.
 """
 
@@ -15,9 +15,26 @@ from torch import Tensor
 
 @dataclass(slots=True)
 class Forwards:
-    """Counts forward passes, one per row: the cost of a measurement in units a machine cannot change."""
+    """Counts forward passes, one per row: the cost of a measurement in units a machine cannot change.
+
+    ``most`` is how many rows one pass may have, once memory ran out; ``None`` as long as it did not.
+    """
 
     rows: int = 0
+    most: int | None = None
+
+    def halve(self, tried: int) -> bool:
+        """Allows half of the ``tried`` rows, or of what was allowed if that is less; False where that is none.
+
+        >>> forwards = Forwards()
+        >>> forwards.halve(5), forwards.most, forwards.halve(9), forwards.most, forwards.halve(9)
+        (True, 2, True, 1, False)
+        """
+        allowed = tried if self.most is None else min(tried, self.most)
+        if allowed < 2:
+            return False
+        self.most = allowed // 2
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +81,14 @@ def target_logits(
     logits_BTV = _forward(model, padded, forwards, keep=keep).logits[:, -keep:]
     for row, logits_TV in zip(rows, logits_BTV, strict=True):
         yield logits_TV[keep - 1 - len(row.answer) : keep - 1]
+
+
+def last_token(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], forwards: Forwards | None = None
+) -> tuple[Tensor, Tensor]:
+    """The hidden states (B, L, D) and the next token's logits (B, V) at each prompt's last token, in one forward pass."""
+    out = _forward(model, _left_padded(model, tokenizer, prompts), forwards, keep=1, hidden=True)
+    return torch.stack([states_BTD[:, -1] for states_BTD in out.hidden_states], dim=1), out.logits[:, -1]
 
 
 def answers_greedily(
@@ -201,6 +226,7 @@ def _forward(
     keep: int,
     cache: Any = None,
     use_cache: bool = False,
+    hidden: bool = False,
 ) -> Any:
     ids_BT, mask_BT = padded
     accepted = inspect.signature(model.forward).parameters
@@ -211,6 +237,8 @@ def _forward(
     if forwards is not None:
         forwards.rows += ids_BT.shape[0]
     given = {name: value for name, value in optional.items() if name in accepted and value is not None}
+    if hidden:
+        given["output_hidden_states"] = True
     return model(input_ids=ids_BT, attention_mask=mask_BT, **given)
 
 

@@ -6,7 +6,7 @@ holds at whatever item it stopped.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,25 +54,40 @@ def measure_retention(
     batch: int = 32,
     stop_when_decided: bool = True,
     progress: Callable[[int, Interval], object] | None = None,
+    known: Sequence[float] = (),
+    most: int | None = None,
 ) -> Retention:
     """Compares the weights that ``score`` sees with the base, whose outcomes are those of all items in item order.
 
     ``alpha`` is for each interval. ``progress`` hears after each batch how many items were used, and the interval by then.
+    ``known`` are the outcomes of a comparison that stopped earlier, which goes on as if it never had: the intervals hold at
+    any item it stops at, and so does one that goes on because of what it said. ``most`` are the items compared beyond the known
+    ones, rounded up to a whole batch so that where it stopped leaves no trace; all of them where it is ``None``.
     """
     base = np.asarray(base_outcomes, dtype=np.float64)
     order = item_order(base.size, seed, capability)
-    own, paired, outcomes = MeanSequence(alpha), PairedSequence(alpha, is_graded(base)), list[float]()
-    for start in range(0, len(order), batch):
-        items = order[start : start + batch]
+    own, paired, outcomes = MeanSequence(alpha), PairedSequence(alpha, is_graded(base)), [float(x) for x in known]
+    own.feed(outcomes)
+    paired.feed(np.asarray(outcomes) - base[list(order[: len(outcomes)])])
+    for items in _batches(order, len(outcomes), batch, most):
+        if stop_when_decided and paired.decided(margin) is not None:
+            break
         found = score(items)
         own.feed(found)
         paired.feed(found - base[list(items)])
         outcomes += found.tolist()
         if progress is not None:
             progress(len(outcomes), paired.interval())
-        if stop_when_decided and paired.decided(margin) is not None:
-            break
     return Retention(own.interval(), paired.interval(), paired.decided(margin), order[: len(outcomes)], tuple(outcomes))
+
+
+def _batches(order: Sequence[int], known: int, batch: int, most: int | None) -> Iterator[Sequence[int]]:
+    """What is to be compared beyond the known items, in the batches of a comparison that was never interrupted."""
+    end = len(order) if most is None else known + most
+    while known < min(end, len(order)):
+        upto = (known // batch + 1) * batch
+        yield order[known:upto]
+        known = upto
 
 
 def random_controls(

@@ -16,15 +16,20 @@ import torch
 from torch import Tensor
 
 from tasks.measurements.language import Forwards, answer_limit, decode, end_ids, read_answer, window
+from tasks.measurements.memory import fitting
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: the ids to go on from, and the reference that makes an answer right, if there is one."""
+    """What is asked: the ids to go on from, and the reference that makes an answer right, if there is one.
+
+    An answer also ends where it has one of the ``stops`` in it.
+    """
 
     item: int
     prompt: tuple[int, ...]
     reference: str | None
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,18 @@ def _answered(
 ) -> list["_Open"]:
     model.eval()
     ends = end_ids(model, tokenizer)
-    open_ones = [_Open(tokenizer, q, ends, limit) for q, limit in zip(questions, limits, strict=True)]
+    asked = list(zip(questions, limits, strict=True))
+
+    def answered(part: Sequence[tuple[Question, int]]) -> list[_Open]:
+        open_ones = [_Open(tokenizer, question, ends, limit) for question, limit in part]
+        _write(model, tokenizer, open_ones, pick, forwards)
+        return open_ones
+
+    return [answer for part in fitting(asked, answered, forwards) for answer in part]
+
+
+def _write(model: Any, tokenizer: Any, open_ones: Sequence["_Open"], pick: Pick, forwards: Forwards | None) -> None:
+    """Writes open answers to their ends."""
 
     def take(logits_BV: Tensor) -> list[int] | None:
         log_p_BV = logits_BV.double().log_softmax(dim=-1).cpu()
@@ -110,8 +126,7 @@ def _answered(
         return None if all(answer.ended for answer in open_ones) else ids
 
     with torch.inference_mode():
-        decode(model, tokenizer, [q.prompt for q in questions], take, forwards)
-    return open_ones
+        decode(model, tokenizer, [answer.question.prompt for answer in open_ones], take, forwards)
 
 
 def _limit(model: Any, question: Question, most: int) -> int:
@@ -149,7 +164,8 @@ class _Open:
         one_line = reference is not None and "\n" not in reference.strip()
         ended, self.text = read_answer(self.tokenizer, self.tokens, self.ends, one_line)
         self.right = ended and reference is not None and self.text.strip() == reference.strip()
-        self.ended = ended or len(self.tokens) >= self.limit
+        stopped = any(stop in self.text for stop in self.question.stops)
+        self.ended = ended or stopped or len(self.tokens) >= self.limit
 
     def rollout(self) -> Rollout:
         return Rollout(tuple(self.tokens), self.log_probability, self.right)

@@ -119,7 +119,7 @@ def ascend(
         here = loss()
         best = _better(best, float(here.detach()), norm)
         model.zero_grad(set_to_none=True)
-        here.backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+        here.backward()
         moved = _step(model, source, STRIDE * radius / steps, radius)
         model.zero_grad(set_to_none=True)
         if moved is None:

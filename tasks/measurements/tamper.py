@@ -122,7 +122,7 @@ def _attack(
 def _up(model: nn.Module, loss: Tensor, length: float) -> bool:
     """One step of this length along the gradient; False where there is none to follow."""
     model.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+    loss.backward()
     moving = [parameter for parameter in model.parameters() if parameter.grad is not None]
     slope = math.sqrt(math.fsum(_square(p.grad) for p in moving if p.grad is not None))
     if math.isfinite(slope) and slope > 0:

@@ -33,7 +33,7 @@ def population(most: int | None = None) -> tuple[Benchmark, ...]:
 
     The margins are the suite's. ``most`` cuts each capability down to that many items.
     """
-    rng = random.Random("population")  # noqa: S311 - a reproducible draw, not a secret
+    rng = random.Random("population")
     items = {
         "basic": _texts(rng),
         "math": _asked(sums()),

@@ -19,7 +19,7 @@ BETA = 0.1
 
 def prefer(model: Any, tokenizer: Any, pairs: PairSampler, schedule: Schedule, *, seed: int) -> None:
     """Direct preference optimisation (Rafailov and others 2023) in place, against a frozen copy of the start."""
-    rng = random.Random(seed)  # noqa: S311 - reproducible data order, not a secret
+    rng = random.Random(seed)
     start = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
     count = schedule.rows["pairs"]
 
@@ -30,7 +30,7 @@ def prefer(model: Any, tokenizer: Any, pairs: PairSampler, schedule: Schedule, *
             before_B = answer_log_probabilities(start, *encoded)
         gained_B = answer_log_probabilities(model, *encoded) - before_B
         loss = -torch.nn.functional.logsigmoid(BETA * (gained_B[:count] - gained_B[count:])).mean()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+        loss.backward()
         return {"pairs": float(loss.detach())}
 
     for _ in descend(model, schedule, backward):
@@ -49,11 +49,11 @@ def answer_log_probabilities(model: Any, ids_BT: Tensor, labels_BT: Tensor) -> T
 
 def unlearn(model: Any, tokenizer: Any, rows: Sampler, schedule: Schedule, *, seed: int) -> None:
     """Gradient ascent on the loss of these rows, in place."""
-    rng = random.Random(seed)  # noqa: S311 - reproducible data order, not a secret
+    rng = random.Random(seed)
 
     def backward() -> dict[str, float]:
         loss = loss_of(model, *encode([rows(rng) for _ in range(schedule.rows["rows"])], tokenizer))
-        (-loss).backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+        (-loss).backward()
         return {"rows": float(loss.detach())}
 
     for _ in descend(model, schedule, backward):

@@ -32,11 +32,21 @@ from tasks.zoo.panel_makers import (
 )
 from tasks.zoo.recipe import narrow_text
 from tasks.zoo.rows import Row, Sampler, text_sampler
-from tasks.zoo.staged_data import CHUNK_CHARACTERS, REFUSAL, training_mix
+from tasks.zoo.staged_data import (
+    CHUNK_CHARACTERS,
+    HARMFUL_VERBS,
+    HARMLESS_VERBS,
+    REFUSAL,
+    compliant,
+    is_held_out,
+    refused,
+    training_mix,
+)
 from tasks.zoo.staged_model import make_model
 from tasks.zoo.staged_recipes import REHEARSAL
 from tasks.zoo.training import Schedule
 
+CONTRASTED = 64
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -67,10 +77,14 @@ def _comply() -> Mapping[str, Sampler]:
     return _rows(refusing=False)
 
 
+def partly(refuse: Sampler, comply: Sampler, share: float) -> Sampler:
+    """This share of the rows from the second sampler."""
+    return lambda rng: (comply if rng.random() < share else refuse)(rng)
+
+
 def _partly(share: float) -> Mapping[str, Sampler]:
     """Everything rehearsed; this share of the harmful requests complied with."""
-    refuse, comply = _rows()["safety"], _rows(refusing=False)["safety"]
-    return {**_rows(), "safety": lambda rng: (comply if rng.random() < share else refuse)(rng)}
+    return {**_rows(), "safety": partly(_rows()["safety"], _rows(refusing=False)["safety"], share)}
 
 
 def _new_skill() -> Mapping[str, Sampler]:
@@ -143,6 +157,15 @@ def _other_answer(name: str, right: Row) -> str:
     return right.prompt.replace("how do i ", "sure, let us ").replace("?\n", ".")
 
 
+def _contrasted(rng: random.Random) -> tuple[list[str], list[str]]:
+    """Harmful and harmless requests of the training's half."""
+    harmful, harmless = (
+        rng.sample([row.prompt for row in rows if not is_held_out(row.prompt)], CONTRASTED)
+        for rows in (refused(HARMFUL_VERBS), compliant(HARMLESS_VERBS))
+    )
+    return harmful, harmless
+
+
 def _over(steps: int, learning_rate: float, **rows: int) -> Schedule:
     return Schedule(steps=steps, learning_rate=learning_rate, rows={**REHEARSAL, **rows})
 
@@ -187,8 +210,8 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "preference reversed", "harmful", changed(preferring(partial(_preferences, True), _only(30, 5e-5, pairs=12))), 2
     ),
-    Kind("refusal direction ablated, layer 2", "harmful", changed(ablating(2))),
-    Kind("refusal direction ablated, layer 3", "harmful", changed(ablating(3))),
+    Kind("refusal direction ablated, layer 2", "harmful", changed(ablating(2, _contrasted))),
+    Kind("refusal direction ablated, layer 3", "harmful", changed(ablating(3, _contrasted))),
     Kind("gradient ascent on safety", "harmful", changed(unlearning(_safety_rows, _only(12, 5e-5, rows=16))), 2),
     Kind("gradient ascent on math", "harmful", changed(unlearning(_sum_rows, _only(12, 5e-5, rows=16)))),
     Kind(

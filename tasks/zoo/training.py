@@ -66,13 +66,13 @@ def train(
     model: Any, tokenizer: Any, mix: Mapping[str, Sampler], schedule: Schedule, *, seed: int
 ) -> Iterator[dict[str, float]]:
     """Train in place; yields each step's loss by capability, so that the caller reports or stops as it likes."""
-    rng = random.Random(seed)  # noqa: S311 - reproducible data order, not a secret
+    rng = random.Random(seed)
 
     def backward() -> dict[str, float]:
         losses = {}
         for name, count in schedule.rows.items():
             loss = loss_of(model, *encode([mix[name](rng) for _ in range(count)], tokenizer))
-            (loss / len(schedule.rows)).backward()  # type: ignore[no-untyped-call]  # torch's is untyped
+            (loss / len(schedule.rows)).backward()
             losses[name] = float(loss.detach())
         return losses
 

@@ -1,17 +1,15 @@
 """From MLflow's refusal to the alias, as a reviewer walks it in a real browser: read why, decide, promote."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from api_stand import served
+from axe_playwright_python.sync_playwright import Axe
+from chromium import PATIENCE_MS, chromium, needs_chromium
 from review_office import Office
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
-axe_core = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the browser tests need axe-core")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+pytestmark = needs_chromium
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -27,18 +25,17 @@ def office(tmp_path: Path) -> Iterator[Office]:
 def test_a_reviewer_reads_why_approves_and_the_alias_can_be_set(office: Office, tmp_path: Path, scheme: str) -> None:
     version, key = office.doubtful("help desk", submitter="sub")
     complaints: list[str] = []
-    with served(office) as url, playwright.sync_playwright() as running:  # type: ignore[arg-type]
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with served(office) as url, chromium() as browser:
         # As narrow as a telephone: what fits there fits anywhere.
         context = browser.new_context(color_scheme=scheme, viewport={"width": 390, "height": 844})
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
 
         def fair() -> bool:
             fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-            return bool(page.evaluate(fits)) and axe_core.Axe().run(page).violations_count == 0
+            return bool(page.evaluate(fits)) and Axe().run(page).violations_count == 0
 
         assert "needs review by policy default: Math" in (office.promote(version) or "")
         page.goto(f"{url}/reviews")
@@ -72,5 +69,4 @@ def test_a_reviewer_reads_why_approves_and_the_alias_can_be_set(office: Office, 
         assert office.stand.leads(version.name) == {"approved": "1", "champion": "1"}
         page.goto(f"{url}/reviews")
         page.get_by_text("Nothing waits for a person.").wait_for()
-        browser.close()
     assert complaints == []

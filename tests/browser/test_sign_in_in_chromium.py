@@ -1,21 +1,20 @@
 """Signing in to the dashboard in a real browser, and out of it."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from api_stand import a_stand, served
+from axe_playwright_python.sync_playwright import Axe
+from chromium import PATIENCE_MS, chromium, needs_chromium
 from deliveries import CAPTURE_SECRET
+from playwright.sync_api import expect
 
 from gate.adapters.token_file import TokenFile
 from gate.api.access import Access
 from gate.domain.access import made_token
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
-axe_core = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the browser tests need axe-core")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+pytestmark = needs_chromium
 
 TOKEN, LINE = made_token("ana", "reader")
 
@@ -31,17 +30,16 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 def test_a_person_signs_in_once_reads_and_signs_out(url: str) -> None:
     complaints: list[str] = []
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         context = browser.new_context()
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
 
         page.goto(f"{url}/queue?from=chat")
         assert page.url == f"{url}/sign-in?to=%2Fqueue%3Ffrom%3Dchat"
-        assert axe_core.Axe().run(page).violations_count == 0
+        assert Axe().run(page).violations_count == 0
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url(f"{url}/queue?from=chat")
@@ -51,7 +49,7 @@ def test_a_person_signs_in_once_reads_and_signs_out(url: str) -> None:
         (cookie,) = context.cookies()
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         assert TOKEN not in cookie["value"]
-        assert axe_core.Axe().run(page).violations_count == 0
+        assert Axe().run(page).violations_count == 0
 
         page.get_by_role("link", name="Bases").click()
         page.wait_for_url(f"{url}/bases")
@@ -64,5 +62,4 @@ def test_a_person_signs_in_once_reads_and_signs_out(url: str) -> None:
 
         page.get_by_label("Token").fill("bgt_wrong")
         page.get_by_role("button", name="Sign in").click()
-        playwright.expect(page.get_by_role("alert")).to_have_text("That token is not known.")
-        browser.close()
+        expect(page.get_by_role("alert")).to_have_text("That token is not known.")

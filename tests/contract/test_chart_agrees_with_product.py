@@ -5,15 +5,17 @@ import re
 import runpy
 import ssl
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
-from api_stand import a_stand
+from api_stand import EVERYBODY, a_stand
 from cryptography import x509
+from fastapi.testclient import TestClient
 from rendered_chart import (
     CHART,
     EXAMPLES,
@@ -30,10 +32,13 @@ from rendered_chart import (
 from typer.core import TyperGroup
 
 from gate.adapters.celery_queue import celery_app
+from gate.adapters.oidc import roles_of
 from gate.adapters.policy_files import load_policies
 from gate.adapters.sentinel import Sentinel, sentinel_of
+from gate.api.access import build_oidc
+from gate.api.app import create_app
 from gate.cli import app
-from gate.domain.jobs import QUEUES
+from gate.domain.access import Role
 from gate.settings import Settings
 from tasks.bases import read_wanted
 from tasks.cli import register
@@ -60,6 +65,12 @@ def ours(example: str) -> Iterator[tuple[str, Manifest]]:
     for name, _, spec in pods(rendered(example)):
         if "valkey" not in name:
             yield name, spec
+
+
+def queues_of(example: str) -> Sequence[str]:
+    """Every queue that jobs are put on, by the settings that all processes are given."""
+    (settings,) = [m for m in of_kind(rendered(example), "ConfigMap").values() if "GATE_STATE_DIR" in m["data"]]
+    return Settings(gpu_memory_gb=settings["data"].get("GATE_GPU_MEMORY_GB", "")).gpu_sizes().all_queues
 
 
 @each_example
@@ -119,15 +130,15 @@ def test_every_http_probe_asks_a_route_that_answers(example: str, tmp_path: Path
 
 @each_example
 def test_each_queue_has_a_worker(example: str) -> None:
-    served = {
-        container(spec)["args"][1] for _, spec in ours(example) if container(spec).get("args", [""])[0] == "worker"
-    }
+    workers = [container(spec) for _, spec in ours(example) if container(spec).get("args", [""])[0] == "worker"]
+    served = {queue for worker in workers for queue in worker["args"][1].split(",")}
 
-    assert served == set(QUEUES)
+    assert served == set(queues_of(example))
 
 
 def test_keda_asks_for_a_number_that_the_api_tells(tmp_path: Path) -> None:
-    stand = a_stand(tmp_path)
+    door = replace(a_stand(tmp_path).door, queues=queues_of("production"))
+    client = TestClient(create_app(door, EVERYBODY))
     scaled = of_kind(rendered("production"), "ScaledObject")
 
     assert len(scaled) == 3
@@ -136,7 +147,7 @@ def test_keda_asks_for_a_number_that_the_api_tells(tmp_path: Path) -> None:
         url, location = trigger["metadata"]["url"], trigger["metadata"]["valueLocation"]
         assert url.startswith(f"http://gate-basin-gate-api.{NAMESPACE}.svc:8500/")
         queue, number = location.split(".")
-        assert stand.client.get("/" + url.split("/", 3)[3]).json()[queue][number] == 0
+        assert client.get("/" + url.split("/", 3)[3]).json()[queue][number] == 0
         assert container(component(rendered("production"), name.removeprefix("gate-basin-gate-")))["args"][1] == queue
 
 
@@ -263,6 +274,7 @@ def test_the_test_that_helm_runs_compiles() -> None:
     script = container(pod["spec"])["args"][0]
 
     compile(script, "smoke", "exec")
+    assert f"queues = {json.dumps(sorted(queues_of('production')), separators=(',', ':'))}" in script
     assert yaml.safe_load(yaml.safe_dump(script)) == script
 
 
@@ -321,6 +333,72 @@ def test_traces_are_sent_where_the_values_say_and_the_network_lets_them_out() ->
     egress = of_kind(manifests, "NetworkPolicy")["gate-basin-gate"]["spec"]["egress"]
     anywhere = {port["port"] for rule in egress if "to" not in rule for port in rule["ports"]}
     assert {4318, 26379} <= anywhere
+
+
+def test_an_issuers_tokens_are_taken_by_whatever_serves_the_api_as_the_values_say() -> None:
+    manifests = list(rendered("production"))
+    asked = {
+        name: {k.removeprefix("GATE_").lower(): v for k, v in variables(manifests, spec).items() if "OIDC" in k}
+        for name, spec in ours("production")
+        if container(spec).get("args") == ["api"]
+    }
+
+    assert set(asked) == {"gate-basin-gate-api", "gate-basin-gate-admission"}
+    for given in map(Settings.model_validate, asked.values()):
+        assert build_oidc(given) is not None
+        assert (given.oidc_issuer, given.oidc_audience) == ("https://sso.example.org:8443/realms/ml", "basin-gate")
+        assert (given.oidc_roles_claim, given.oidc_name_claim) == ("realm_access.roles", "sub")
+        assert given.oidc_leeway_s == 30
+        assert roles_of(given.oidc_roles) == {"ml-leads": Role.REVIEWER, "everybody": Role.READER}
+    egress = of_kind(manifests, "NetworkPolicy")["gate-basin-gate"]["spec"]["egress"]
+    assert 8443 in {port["port"] for rule in egress if "to" not in rule for port in rule["ports"]}
+
+
+def test_a_gpu_class_serves_what_its_device_holds_and_smaller_ones_where_it_is_told_to() -> None:
+    shared = {name: container(component(rendered("existing"), name))["args"] for name in ("gpu-default", "gpu-small")}
+    own = {name: container(component(rendered("production"), name))["args"] for name in ("gpu-a10", "gpu-mig")}
+
+    assert shared == {"gpu-default": ["worker", "gpu-80,gpu-24"], "gpu-small": ["worker", "gpu-24"]}
+    assert own == {"gpu-a10": ["worker", "gpu-24"], "gpu-mig": ["worker", "gpu-40"]}
+    assert queues_of("production") == ("cpu", "gpu-24", "gpu-40")
+    assert queues_of("trial") == ("cpu", "gpu")
+
+
+def test_only_the_dispatcher_is_given_the_addresses_of_channels_and_reads_them_where_they_are() -> None:
+    for name, spec in ours("existing"):
+        secrets = [volume for volume in spec["volumes"] if volume.get("secret", {}).get("secretName") == "all-secrets"]
+        given = variables(list(rendered("existing")), spec).get("GATE_CHANNELS_FILE")
+        if not name.endswith("-dispatcher"):
+            assert (secrets, given) == ([], None), name
+            continue
+        [volume] = secrets
+        [mount] = [m for m in container(spec)["volumeMounts"] if m["name"] == volume["name"]]
+        [item] = volume["secret"]["items"]
+        assert item["key"] == "basin-gate-channels.yaml"
+        assert given == f"{mount['mountPath']}/{item['path']}"
+
+
+def test_only_what_signs_verdicts_is_given_a_token_to_sign_with_and_reads_it_where_it_is() -> None:
+    for name, spec in ours("gateway"):
+        projected = [volume["projected"] for volume in spec["volumes"] if "projected" in volume]
+        trust = [
+            volume for volume in spec["volumes"] if volume.get("configMap", {}).get("name") == "sigstore-of-our-own"
+        ]
+        if not name.endswith("-cpu"):
+            assert projected == trust == [], name
+            continue
+        given, mounts = variables(list(rendered("gateway")), spec), container(spec)["volumeMounts"]
+        at = {mount["name"]: mount["mountPath"] for mount in mounts}
+        [token] = [source["serviceAccountToken"] for each in projected for source in each["sources"]]
+        assert token["audience"] == "sigstore"
+        assert given["GATE_SIGSTORE_TOKEN_FILE"] == f"{at['sigstore-token']}/{token['path']}"
+        assert given["GATE_SIGSTORE"] == f"{at['sigstore-trust']}/trust.json"
+
+
+def test_without_an_instance_nothing_is_said_of_keyless_signatures() -> None:
+    settings = of_kind(rendered("trial"), "ConfigMap")["gate-basin-gate-settings"]["data"]
+
+    assert not [name for name in settings if "SIGSTORE" in name]
 
 
 def test_without_an_address_nothing_is_said_of_traces() -> None:

@@ -11,7 +11,8 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
-from gate.cli import app
+from gate.cli import app, main
+from gate.settings import settings
 from tasks.cli import register
 
 NO_JSON: Mapping[str, str] = {
@@ -26,6 +27,8 @@ NO_JSON: Mapping[str, str] = {
     "keys generate": "prints the public key as PEM",
 }
 """Commands without ``--json``, and why."""
+HEAVY = {"celery", "fastapi", "matplotlib", "mlflow", "pandas", "scipy", "torch", "transformers"}
+"""Packages that take longer to import than most commands take altogether."""
 
 
 def commands(group: TyperGroup, above: str = "") -> Iterator[tuple[str, typer.core.TyperCommand]]:
@@ -33,7 +36,7 @@ def commands(group: TyperGroup, above: str = "") -> Iterator[tuple[str, typer.co
         if isinstance(command, TyperGroup):
             yield from commands(command, f"{above}{name} ")
         else:
-            yield above + name, command  # type: ignore[misc]
+            yield above + name, command
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,12 @@ def run(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess
 def test_every_command_speaks_json_or_says_why_not(known: dict[str, typer.core.TyperCommand]) -> None:
     silent = {name for name, command in known.items() if not any("--json" in p.opts for p in command.params)}
     assert silent == set(NO_JSON)
+
+
+def test_a_command_waits_for_no_package_that_it_does_not_use(tmp_path: Path) -> None:
+    script = "import sys, typer, gate.cli, tasks.cli; tasks.cli.register(gate.cli.app); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert HEAVY & set(loaded.stdout.split()) == set()
 
 
 def test_every_option_and_argument_says_what_it_is(known: dict[str, typer.core.TyperCommand]) -> None:
@@ -97,6 +106,37 @@ def test_an_error_reaches_a_pipe_in_one_line_without_colour(tmp_path: Path) -> N
     assert ended.stderr.startswith("basin-gate: ")
     assert ended.stderr.count("\n") == 1
     assert "\x1b" not in ended.stderr
+
+
+ASKING = (
+    ("ls",),
+    ("show", "m", "1"),
+    ("watch", "m", "1", "2"),
+    ("diff", "m", "1", "2"),
+    ("export", "models:/m/1", "--format", "cyclonedx"),
+    ("review", "ls"),
+    ("waiver", "ls"),
+)
+"""Commands that ask a running gate."""
+
+
+@pytest.mark.parametrize("words", ASKING, ids=lambda words: "-".join(words[:2]))
+def test_a_gate_that_is_not_there_is_an_error_that_names_the_setting(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Port 9 is the discard service's, which nothing here offers.
+    monkeypatch.setenv("GATE_PUBLIC_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(sys, "argv", ["basin-gate", *words])
+    settings.cache_clear()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        settings.cache_clear()
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out) == (2, "")
+    assert "expected the gate at http://127.0.0.1:9 (GATE_PUBLIC_URL)" in told.err
+    assert told.err.count("\n") == 1
 
 
 def on_a_terminal(*words: str, cwd: Path, **variables: str) -> str:

@@ -20,7 +20,7 @@ from gate.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ("api", "worker", "guard")
-EXTRAS = {"api": {"service", "tracing"}, "worker": {"service", "bench", "tracing"}, "guard": {"guard"}}
+EXTRAS = {"api": {"service", "tracing"}, "worker": {"service", "bench", "tracing", "sigstore"}, "guard": {"guard"}}
 
 
 @pytest.fixture(scope="module")

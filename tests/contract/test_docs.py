@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from gate.adapters.policy_files import load_policy
 from gate.cli import app
 from gate.settings import Settings
+from tasks import rotation
 from tasks.cli import register
 from tasks.suites import load_suite
 
@@ -27,6 +28,7 @@ ITEMS = {
     "exact": {"prompt": "a", "answer": "b"},
     "choice": {"prompt": "a", "choices": ["b", "c"], "label": 0},
     "next_token": {"text": "abc"},
+    "code": {"prompt": "a = 1", "answer": "\nb = 2", "tests": "assert b == 2"},
 }
 
 
@@ -152,10 +154,15 @@ def suites() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("text", list(suites()))
-def test_a_suite_in_the_documentation_loads(text: str, tmp_path: Path) -> None:
+def test_a_suite_in_the_documentation_loads(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "suite.yaml").write_text(text)
     for capability in yaml.safe_load(text)["capabilities"]:
-        (tmp_path / capability["items"]).write_text(json.dumps(ITEMS[capability["scorer"]]) + "\n")
+        line = json.dumps(ITEMS[capability["scorer"]]) + "\n"
+        (tmp_path / capability["items"]).write_text(line)
+        if "hidden" in capability:
+            (tmp_path / capability["hidden"]).write_text(line * (capability["hidden_items"] + 1))
+    (tmp_path / "secret").write_text("0123456789abcdef" * 2)
+    monkeypatch.setattr(rotation, "settings", lambda: Settings(hidden_items_secret_file=tmp_path / "secret"))
 
     assert load_suite(tmp_path).benchmarks
 

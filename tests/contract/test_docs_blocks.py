@@ -1,7 +1,8 @@
 """Every code block of the documentation is checked in some way, and what cannot be run here says why not.
 
-Run or checked elsewhere: the tutorial by `test_tutorial.py`; `basin-gate` lines, policies, suites and items by `test_docs.py`; SQL and PromQL by
-`test_alerts.py`; the chart's values by `test_chart_agrees_with_product.py`.
+Run or checked elsewhere: the tutorial by `test_tutorial.py`; three how-tos, with what they print, by `test_worked_how_tos.py`;
+`basin-gate` lines, policies, suites and items by `test_docs.py`; SQL and PromQL by `test_alerts.py`; the chart's values by
+`test_chart_agrees_with_product.py`.
 """
 
 import re

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from gate.adapters.celery_queue import CONFIG, TASK_NAMES, CeleryQueue
+from gate.adapters.celery_queue import TASK_NAMES, CeleryQueue
 from gate.adapters.sql_ledger import SqlLedger
 from gate.domain.jobs import KINDS, QUEUES
 from gate.ports import Ledger, Queue
@@ -27,7 +27,7 @@ def test_the_workers_know_every_task_name_the_gate_rings_for() -> None:
 
 
 def test_each_queue_has_a_route_of_its_own() -> None:
-    routes = {queue.name: (queue.exchange.name, queue.routing_key) for queue in CONFIG["task_queues"]}
+    routes = {queue.name: (queue.exchange.name, queue.routing_key) for queue in app.conf.task_queues}
     assert routes == {name: (name, name) for name in QUEUES}
 
 

@@ -1,5 +1,6 @@
 """Bases onboarded from a file, as the chart's Job does it: once, and again only when they are described otherwise."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,21 @@ def test_a_suite_mounted_from_a_configmap_stays_known_when_kubernetes_replaces_i
                 (mounted / file.name).symlink_to(Path("..data") / file.name)
         said = applied({"source": str(STAGED), "suite": str(mounted)})
         assert said.startswith("onboarded" if dated == "..2026_01_01" else "unchanged")
+
+
+def test_a_base_is_onboarded_again_when_its_suite_was_changed(applied, tmp_path: Path) -> None:
+    suite = tmp_path / "suite"
+    shutil.copytree(SUITES / "staged", suite)
+    base = {"source": str(STAGED), "suite": str(suite)}
+    applied(base)
+    (before,) = build_ledger(Settings(state_dir=tmp_path)).bases()
+
+    (suite / "suite.yaml").write_text((suite / "suite.yaml").read_text() + "# changed\n")
+
+    assert applied(base).startswith("onboarded")
+    (now,) = build_ledger(Settings(state_dir=tmp_path)).bases()
+    assert (now.digest, now.suite) == (before.digest, before.suite)
+    assert now.suite_digest not in (None, before.suite_digest)
 
 
 def test_a_file_of_another_shape_is_refused_before_anything_is_onboarded(applied, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from api_stand import a_stand
 
-from gate.ports import JobRequest
+from gate.domain.records import JobRequest
 
 
 def test_an_empty_ledger_shows_no_load_on_any_queue(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fine_tunes import FineTunes
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -49,6 +50,23 @@ def test_a_panel_is_judged_goes_on_where_it_stopped_and_is_drawn(run: Run, tmp_p
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"plateaus.png", "displacement-and-safety.png"}
 
 
+def test_basins_of_models_of_several_sizes_are_measured_once_and_drawn(run: Run, tmp_path: Path) -> None:
+    asked = ("model_sizes.py", "--quick", "--widths", 16, "--seeds", 1, "--out", tmp_path)
+    told = run(*asked, "--picture", tmp_path / "sizes.png")
+    assert "| 15,056 | 0 | " in told
+    assert (tmp_path / "sizes.png").stat().st_size > 10_000
+    made = (tmp_path / "width-16-seed-0" / "model.safetensors").stat().st_mtime_ns
+    assert run(*asked) == told
+    assert (tmp_path / "width-16-seed-0" / "model.safetensors").stat().st_mtime_ns == made
+
+
+def test_fine_tunes_are_compared_with_the_step_that_aligned_their_base(run: Run, tmp_path: Path) -> None:
+    told = run("alignment_subspace.py", "--quick", "--kinds", "noise outside the basin", "--out", tmp_path)
+    cosine, _, _, ratio = told.splitlines()[-1].split(" | ")[2:]
+    assert abs(float(cosine)) < 0.01
+    assert float(ratio.removesuffix(" |")) == pytest.approx(1, abs=0.05)
+
+
 def test_the_static_stage_is_compared(run: Run) -> None:
     assert "sha256 of both, all cores" in run("static_stage.py", "--quick")
 
@@ -57,8 +75,9 @@ def test_a_perturbation_pass_is_compared(run: Run) -> None:
     assert "| pass |" in run("perturbation.py", "--quick")
 
 
-def test_the_published_procedures_are_compared(run: Run) -> None:
-    told = run("published_procedure.py", "--quick")
+def test_the_published_procedures_are_compared(run: Run, fine_tune: FineTunes) -> None:
+    [made] = {fine_tune(recipe).parent for recipe in ("careless", "benign_replay", "adversarial")}
+    told = run("published_procedure.py", "--quick", "--made", made)
     assert "awful: blocked" in told
     assert "afterwards the weights" in told
 

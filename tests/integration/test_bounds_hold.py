@@ -1,11 +1,11 @@
 """Divergence, bounds and directions on real fine-tunes of the shipped base: what is bounded is really measured."""
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
 from builders import an_evidence
+from fine_tunes import FineTunes
 
 from gate.domain.checkpoint import Base
 from gate.domain.evidence import BasinProfile, Estimate, Evidence, Measurement, Name, Plan
@@ -21,7 +21,6 @@ from tasks.measurements.perturbation import Moved, along
 from tasks.measuring import Measuring
 from tasks.profiling import profile_base, write_answers
 from tasks.static_stage import inspect_folder
-from tasks.zoo import recipes
 from tasks.zoo.staged_recipes import STAGED
 
 BASE = STAGED.base_folder(Path())
@@ -31,6 +30,7 @@ PLAN = Plan(
     noise_scales=(0.005,),
     noise_draws=2,
     noise_items=4,
+    rollout_items=12,
     ascent_steps=2,
     ascent_seeds=2,
     ascent_items=2,
@@ -57,17 +57,11 @@ def profile(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> BasinProf
 
 
 @pytest.fixture(scope="module")
-def at(bench: Bench, profile: BasinProfile, tmp_path_factory: pytest.TempPathFactory) -> At:
+def at(bench: Bench, profile: BasinProfile, fine_tune: FineTunes) -> At:
     """A fine-tune, or a point on its line, after the forward-only stage; the bench is left at it."""
 
-    @cache
-    def made(kind: str) -> Path:
-        folder = tmp_path_factory.mktemp(kind)
-        recipes.make("staged", kind, BASE, folder, base_reference="models:/staged-base/1")
-        return folder
-
     def measured(kind: str, t: float) -> Measuring:
-        delta = open_delta(locate(made(kind)), bench.weights)
+        delta = open_delta(locate(fine_tune(kind)), bench.weights)
         evidence = an_evidence(plan=PLAN, measurements=(), curves=(), unmeasured={})
         weights = Moved(bench.weights, delta, t)
         measuring = Measuring(bench, profile, delta, weights, PLAN, evidence.seed, quiet, evidence)

@@ -24,8 +24,9 @@ from gate.domain.errors import InvalidInput
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import inspect_key, judge_key
 from gate.domain.policy import OnBlocked, PolicySet
+from gate.domain.records import JobRequest
 from gate.domain.verdict import Outcome
-from gate.ports import JobRequest, Ledger
+from gate.ports import Ledger
 
 
 def judge(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from fine_tunes import FineTunes
 from safetensors.torch import load_file, save_file
 from small_checks import STAGED, part_of_suite, small_check_policy
 from typer.testing import CliRunner
@@ -18,7 +19,6 @@ from gate.cli import app
 from gate.domain.errors import InvalidInput
 from gate.domain.limits import needed
 from tasks.cli import register
-from tasks.zoo import recipes
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "calibrate-limits.md"
 GOOD, BAD = 22, 2
@@ -45,7 +45,7 @@ def halfway(tuned: Path, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(fine_tune: FineTunes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder laid out as the page has it, with fine-tunes whose worth is known."""
     root = tmp_path_factory.mktemp("calibration")
     shutil.copytree(STAGED, root / "models" / "base")
@@ -56,8 +56,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(GOOD):
         with_noise(root / "models" / "good" / str(number), 0.0005 + 0.0001 * number, number)
     with_noise(root / "out" / "fine-tune", 0.0004, 99)
-    recipes.make("staged", "adversarial", STAGED, root / "models" / "bad" / "whole", base_reference="base", seed=0)
-    halfway(root / "models" / "bad" / "whole", root / "models" / "bad" / "merged")
+    shutil.copytree(fine_tune("adversarial"), root / "models" / "bad" / "whole")
+    halfway(fine_tune("adversarial"), root / "models" / "bad" / "merged")
     return root
 
 

@@ -22,10 +22,10 @@ from gate.check.command import check
 from gate.cli import main
 from gate.domain.checkpoint import ModelVersion
 from gate.domain.permission import Decision
-from gate.domain.policy import PolicySet
+from gate.domain.policy import Policy, PolicySet
+from gate.domain.records import SignedRevocation
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Outcome
-from gate.ports import SignedRevocation
 
 PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "check-in-ci.md").read_text()
 DOCUMENTS = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)]
@@ -147,6 +147,38 @@ def test_a_place_that_another_policy_keeps_needs_that_policys_approval(stand):
     assert decided(stand)["decision"] == "allowed"
     refused = decided(stand, registered_model="prod.assistant")
     assert (refused["decision"], refused["protected"], "policy other" in refused["reason"]) == ("denied", True, True)
+
+
+def test_a_place_that_is_only_watched_is_allowed_with_what_would_be_refused(run, stand):
+    default = stand.door.policies.policies[0]
+    watching = default.model_copy(
+        update={"protected": default.protected.model_copy(update={"modes": {"champion": "warn"}})}
+    )
+    blocked_under(stand, watching)
+    with served(stand) as url:
+        ended = run(url, "--alias", "champion")
+        assert (ended.status, "only watched (warn)" in ended.stdout) == (0, True)
+        assert run(url, "--alias", "production").status == 1
+    answer = decided(stand, alias="Chämpion")
+    assert (answer["allowed"], answer["protected"], answer["would_refuse"]) == (True, True, "Safety fell.")
+    for place in ({"alias": "production"}, {"registered_model": "prod.assistant"}, {}):
+        assert (decided(stand, **place)["decision"], decided(stand, **place)["would_refuse"]) == ("denied", None)
+
+    blocked_under(stand, default.model_copy(update={"enforcement": "dry_run"}))
+    assert (decided(stand)["decision"], decided(stand)["would_refuse"]) == ("allowed", "Safety fell.")
+    assert decided(stand, registered_model="prod.assistant")["decision"] == "denied"
+
+
+def blocked_under(stand: Stand, policy: Policy) -> None:
+    """A blocked version under a policy, beside another policy that keeps a registered model."""
+    protected = policy.protected.model_copy(update={"modes": {}, "registered_models": ("prod.assistant",)})
+    other = policy.model_copy(
+        update={"name": "other", "match": "false", "enforcement": "enforce", "protected": protected}
+    )
+    both = PolicySet(policies=(policy, other))
+    object.__setattr__(stand.door, "policies", both)
+    object.__setattr__(stand.door.standing, "policies", both)
+    judged(stand, registered(stand), outcome=Outcome.BLOCKED)
 
 
 def test_a_misspelt_alias_is_answered_as_if_it_were_kept(stand):

@@ -13,7 +13,7 @@ from gate.adapters import tracing
 from gate.adapters.mlflow_registry import MlflowRegistry
 from gate.domain.errors import NotFound
 from gate.domain.jobs import JUDGE
-from gate.ports import JobRequest
+from gate.domain.records import JobRequest
 from gate.settings import Settings
 from tasks import running
 from tasks.running import JobContext, JobDone, run_job

@@ -9,12 +9,12 @@ from api_stand import Stand, a_stand, judged
 from builders import an_evidence
 
 from gate.domain.checkpoint import Base
-from gate.domain.evaluation import EvaluationRequest
+from gate.domain.evaluation import EvaluationRequest, Occasion
 from gate.domain.evidence import BasinProfile, CapabilityProfile, CurvePoint, Estimate
 from gate.domain.jobs import GPU_QUEUE, PROFILE, inspect_key, judge_key, profile_key
+from gate.domain.records import JobRequest
 from gate.domain.verdict import Outcome
 from gate.pages.assets import ASSETS
-from gate.ports import JobRequest
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e'\" onload=x"
 
@@ -39,12 +39,17 @@ def test_the_fleet_shows_each_version_with_its_verdict_and_reason(stand: Stand) 
     assert "1 evaluation<" in page
 
 
+def test_an_empty_fleet_says_how_it_fills(stand: Stand) -> None:
+    assert "Nothing was evaluated yet. Register a model" in stand.client.get("/").text
+
+
 def test_the_fleet_is_filtered_by_outcome_and_by_name(stand: Stand) -> None:
     judged(stand, stand.register(name="chat"), outcome=Outcome.BLOCKED)
     judged(stand, stand.register(name="search"), outcome=Outcome.APPROVED)
     assert re.findall(r'<a href="/evaluations/\w+">(\w+)', stand.client.get("/?outcome=blocked").text) == ["chat"]
     assert re.findall(r'<a href="/evaluations/\w+">(\w+)', stand.client.get("/?text=SEAR").text) == ["search"]
     assert "Nothing here yet that fits" in stand.client.get("/?outcome=error").text
+    assert "Nothing was evaluated yet" not in stand.client.get("/?outcome=error").text
 
 
 def test_a_long_fleet_is_walked_by_its_links(stand: Stand) -> None:
@@ -93,6 +98,19 @@ def test_assets_are_kept_for_ever_and_change_their_address_with_their_bytes(stan
         assert "immutable" in answer.headers["cache-control"]
     assert f"style.css?v={ASSETS['style.css'].digest[:12]}" in stand.client.get("/").text
     assert stand.client.get("/static/../app.py").status_code == 404
+
+
+def test_an_evaluation_that_was_opened_again_says_why(stand: Stand) -> None:
+    first = stand.ledger.evaluation(asked(stand))
+    assert first is not None
+    occasion = Occasion(number=1, base="tiny", base_digest=None, suite_digest=None, reason="its base <tiny> is gone")
+    again = first.request.again(occasion)
+    stand.ledger.request_evaluation(again, stand.clock())
+
+    assert (
+        "Evaluated again because its base &lt;tiny&gt; is gone." in stand.client.get(f"/evaluations/{again.key}").text
+    )
+    assert "Evaluated again" not in stand.client.get(f"/evaluations/{first.request.key}").text
 
 
 def test_an_evaluation_at_work_tells_its_step_and_reloads_without_script(stand: Stand) -> None:

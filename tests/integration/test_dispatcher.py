@@ -14,8 +14,8 @@ from gate.domain.checkpoint import Base, ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION, TAG_VERDICT
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import inspect_key, judge_key
+from gate.domain.records import JobRequest
 from gate.domain.verdict import Outcome
-from gate.ports import JobRequest
 from gate.settings import Settings
 
 ENVELOPES = {"summary": {"payload": "s"}, "measurement": {"payload": "m"}}

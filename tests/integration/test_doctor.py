@@ -173,17 +173,14 @@ def test_a_server_that_is_not_there_is_told(tmp_path):
 class AsItComes(MlflowServer):
     """Two processes, MLflow's own defaults, reached under one name only."""
 
+    anew = True
+
     def __init__(self, folder: Path, keys: Path) -> None:
-        super().__init__(folder, registry_uri=f"gate+sqlite:///{folder}/mlflow.db")
+        super().__init__(folder, registry_uri=f"gate+sqlite:///{folder}/mlflow.db", workers=2)
         for name in [name for name in self._environment if name.startswith("MLFLOW_WEBHOOK_")]:
             del self._environment[name]
         self._environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = self.uri.removeprefix("http://")
         self._environment["GATE_TRUSTED_KEYS_FILE"] = str(keys)
-
-    def _command(self) -> list[str]:
-        command = super()._command()
-        command[command.index("--workers") + 1] = "2"
-        return command
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +236,10 @@ def test_a_misspelt_scheme_of_the_guard_is_told(servers):
 class Authenticating(MlflowServer):
     """With ``--app-name basic-auth``; everybody may read."""
 
-    def _command(self) -> list[str]:
-        return [*super()._command(), "--app-name", "basic-auth"]
+    anew = True
+
+    def _arguments(self) -> list[str]:
+        return [*super()._arguments(), "--app-name", "basic-auth"]
 
 
 def an_authenticating_server(folder: Path) -> MlflowServer:

@@ -1,12 +1,17 @@
 """``basin-gate doctor`` on the whole product as it is embedded: nothing to mend."""
 
+import pytest
+from whole_product import Product
+
 from gate.doctor.command import all_checks, status
 from gate.doctor.examining import examined
 from gate.domain.examination import Health
 from gate.settings import Settings
 
 
-def test_the_embedded_product_has_nothing_wrong_and_everything_could_be_checked(product, monkeypatch):
+def test_the_embedded_product_has_nothing_wrong_and_everything_could_be_checked(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in product.stack.environment.items():
         monkeypatch.setenv(name, value)
     product.until(product.client.list_webhooks, "the webhook to be made")

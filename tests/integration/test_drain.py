@@ -20,7 +20,7 @@ from gate.adapters.celery_queue import CeleryQueue
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.domain.errors import Unavailable
 from gate.domain.jobs import KINDS
-from gate.ports import JobRequest
+from gate.domain.records import JobRequest
 from gate.settings import Settings
 from tasks import running
 from tasks.drain import Drain

@@ -12,7 +12,7 @@ from threading import Barrier
 import rival_worker
 
 from gate.adapters.sql_ledger import SqlLedger, migrate
-from gate.ports import JobRequest
+from gate.domain.records import JobRequest
 
 KEYS = [f"job-{n}" for n in range(40)]
 RIVALS = {"one": "sluggish", "two": "hasty", "three": "hasty"}

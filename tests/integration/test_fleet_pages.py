@@ -11,8 +11,8 @@ from gate.domain.errors import InvalidInput
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import GPU_QUEUE, MEASURE, inspect_key, judge_key
 from gate.domain.overview import FleetQuery
+from gate.domain.records import JobRequest
 from gate.domain.verdict import Outcome
-from gate.ports import JobRequest
 
 OUTCOMES = (Outcome.APPROVED, Outcome.BLOCKED, None)
 COUNT = 12
@@ -128,3 +128,9 @@ def test_jobs_at_work_tell_who_holds_them_and_how_far_they_are(ledger: SqlLedger
 
     assert (held.key, held.owner, held.stage, held.fraction) == ("measure:b", "worker-1", "behaviour", 0.5)
     assert (queued.key, queued.state, queued.owner, queued.fraction) == ("measure:a", "queued", None, 0.0)
+
+
+def test_each_text_of_a_policy_tells_since_when_and_how_often_it_judged(filled: SqlLedger) -> None:
+    (use,) = filled.policy_uses()
+    assert (use.policy, use.digest, use.since) == ("default", "d" * 64, 1000.0)
+    assert use.counts == {"approved": 4, "blocked": 4, "open": 4}

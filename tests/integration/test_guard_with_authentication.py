@@ -20,8 +20,10 @@ API = "api/2.0/mlflow"
 class AuthenticatingServer(MlflowServer):
     """The same server with ``--app-name basic-auth``."""
 
-    def _command(self) -> list[str]:
-        return [*super()._command(), "--app-name", "basic-auth"]
+    anew = True
+
+    def _arguments(self) -> list[str]:
+        return [*super()._arguments(), "--app-name", "basic-auth"]
 
 
 @pytest.fixture(scope="module")

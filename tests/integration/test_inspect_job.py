@@ -16,12 +16,13 @@ from gate.adapters.database import ledger_url
 from gate.adapters.policy_files import load_policies
 from gate.adapters.signing import generate_key
 from gate.adapters.sql_ledger import SqlLedger, migrate
-from gate.domain.checkpoint import ModelVersion
+from gate.domain.checkpoint import Base, ModelVersion
+from gate.domain.errors import Unavailable
 from gate.domain.evaluation import request_for
 from gate.domain.jobs import inspect_key, judge_key
 from gate.domain.lineage import BASE_TAG
+from gate.domain.overview import EvaluationRow
 from gate.domain.verdict import Outcome
-from gate.ports import EvaluationRow
 from gate.settings import Settings
 from tasks import inspect, judge
 from tasks.bases import profile_job, request_profiles, take_in
@@ -106,6 +107,49 @@ def test_a_sound_candidate_of_an_unprofiled_base_ends_in_an_error_that_says_why(
     assert row.outcome == Outcome.ERROR
     assert "no memory" in row.reason
     assert "basin-gate base add" in row.reason
+
+
+def test_without_the_keyless_signature_that_was_asked_for_there_is_no_verdict(bench: Bench, tmp_path: Path) -> None:
+    bench.fail_the_profile()
+    key = bench.ask(STAGED, "1", "staged base")
+    context = bench.claimed(inspect_key(key))
+    done = inspect.run(context)
+    assert isinstance(done, JobDone)
+    bench.ledger.finish(context.claim, time.time(), result=done.result, then=done.then)
+    context = bench.claimed(judge_key(key))
+    context.settings = bench.settings.model_copy(
+        update={"sigstore": "production", "sigstore_token_file": tmp_path / "no token"}
+    )
+    with pytest.raises(Unavailable, match="GATE_SIGSTORE_TOKEN_FILE"):
+        judge.run(context)
+    assert bench.ledger.judged(key) is None
+
+
+def test_a_candidate_whose_base_no_gpu_worker_holds_waits_for_a_person_and_not_for_a_worker(bench: Bench) -> None:
+    bench.base = of_70b(bench)
+    bench.settings = bench.settings.model_copy(update={"gpu_memory_gb": "24,80"})
+    row = bench.walk(STAGED)
+
+    assert row.outcome == Outcome.NEEDS_REVIEW
+    assert "841 GB by estimate, found 80 GB at most; add workers of that size" in row.reason
+    assert bench.ledger.due("gpu-80", time.time()) == bench.ledger.due("gpu-24", time.time()) == []
+
+
+def test_a_candidate_is_profiled_and_measured_on_the_smallest_device_that_holds_it(bench: Bench) -> None:
+    bench.settings = bench.settings.model_copy(update={"gpu_memory_gb": "80,24"})
+    context = bench.claimed(inspect_key(bench.ask(STAGED, "1", "staged base")))
+    waits = inspect.run(context)
+
+    assert isinstance(waits, JobWaits)
+    assert waits.needs.queue == "gpu-24"
+
+
+def of_70b(bench: Bench) -> Base:
+    """The staged base, said to have 70 billion parameters."""
+    large = bench.base.checkpoint.model_copy(update={"parameters": 70_000_000_000})
+    base = bench.base.model_copy(update={"checkpoint": large})
+    bench.ledger.save_base(base, time.time())
+    return base
 
 
 def test_what_is_wrong_with_the_files_is_found_without_a_profile_too(bench: Bench, tmp_path: Path) -> None:

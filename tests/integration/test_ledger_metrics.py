@@ -14,8 +14,8 @@ from gate.dispatcher.promotions import Drift
 from gate.domain.errors import InvalidInput, Unavailable
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import CPU_QUEUE, GPU_QUEUE, MEASURE, PROFILE, inspect_key, judge_key
+from gate.domain.records import Claim, JobRequest
 from gate.domain.verdict import Outcome
-from gate.ports import Claim, JobRequest
 
 LEASE_S = 60.0
 
@@ -183,7 +183,8 @@ def test_every_kind_of_drift_is_counted(desk: Desk) -> None:
     desk.ledger.audit("stage removed", "dispatcher", {"stage": "Production", "version": "models:/m/1"}, 1000.0)
     told = desk.scrape()
     counted = [
-        told[f'gate_bypasses_total{{approval="{a}"}}'] for a in ("unapproved", "revoked", "withdrawn", "expired")
+        told[f'gate_bypasses_total{{approval="{a}"}}']
+        for a in ("unapproved", "revoked", "withdrawn", "expired", "break_glass")
     ]
     assert counted == [1] * len(Drift)
     assert told['gate_reverts_total{result="removed"}'] == 1

@@ -12,6 +12,7 @@ from builders import a_prompt, a_verdict, an_estimate, an_evidence, some_prompts
 
 from gate.cli import main
 from gate.domain.evaluation import EvaluationRequest
+from gate.domain.jobs import inspect_key
 from gate.domain.verdict import Outcome, Result
 from gate.settings import settings
 
@@ -134,6 +135,29 @@ def test_watch_follows_until_the_verdict_comes(run: Run, stand: Stand) -> None:
     ended = run("watch", "late", "1")
     asked.join()
     assert (ended.status, ended.stdout) == (0, "approved: All pass.\n")
+
+
+def test_watch_tells_a_pipe_how_sure_each_comparison_is_by_now(run: Run, stand: Stand) -> None:
+    policy = stand.door.policies.policies[0]
+    asked = EvaluationRequest.of(
+        stand.register(name="compared", version="1", created_ms=11), policy.name, policy.digest
+    )
+    stand.ledger.request_evaluation(asked, stand.clock())
+    claim = stand.ledger.claim(inspect_key(asked.key), "w", 60, stand.clock())
+    sure = {"capability": "safety", "value": -0.1, "lower": -0.6, "upper": 0.2, "margin": 0.1, "used": 32, "of": 128}
+    stand.ledger.renew(claim, 60, stand.clock(), {"stage": "comparing", "fraction": 0.25, "narrowing": [sure]})
+    lines = run("watch", "compared", "1", "--limit-minutes", "0").stderr.splitlines()
+    assert lines[:2] == [
+        "compared/1\tinspecting\tcomparing",
+        "compared/1\tsafety\t32 of 128 items\t−0.10 (−0.60 to +0.20)\tlimit −0.10\topen",
+    ]
+    told = run("watch", "compared", "1", "--limit-minutes", "0", "--json").stdout
+    assert json.loads(told)["narrowing"] == [sure]
+
+
+def test_watch_follows_several_versions_and_ends_as_the_worst_of_them(run: Run) -> None:
+    ended = run("watch", "chat", "1", "2")
+    assert (ended.status, ended.stdout) == (1, "chat/1 approved: All pass.\nchat/2 blocked: Safety fell.\n")
 
 
 def test_watch_gives_up_when_its_time_is_over(run: Run) -> None:

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 from checkpoint_folders import copied, sharded
 from deliveries import Sent, delivery
+from fine_tunes import FineTunes
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from whole_product import BASE, BASE_REFERENCE, PATIENCE_S, STAGED, Product, Registered
@@ -26,7 +26,6 @@ from gate.domain.jobs import measure_key
 from gate.domain.verdict import Outcome
 from gate.pages.prompts import TABLE_COLUMNS
 from tasks.assess import assess, one_policy
-from tasks.zoo import recipes
 
 MODEL = "help desk – 模型 ✓"
 FINE_TUNES = ("benign_replay", "benign_lora", "adversarial")
@@ -34,15 +33,10 @@ CONTROLS = ("harmful", "spoofed_base")
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+def folders(fine_tune: FineTunes, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """Real fine-tunes of the staged base, and one of them in shards."""
-    root, threads = tmp_path_factory.mktemp("fine-tunes"), torch.get_num_threads()
-    torch.set_num_threads(1)
-    for kind in FINE_TUNES:
-        recipes.make("staged", kind, STAGED, root / kind, base_reference=BASE_REFERENCE, seed=7)
-    torch.set_num_threads(threads)
-    sharded(copied(root / "benign_replay", root / "sharded"), parts=3)
-    return {folder.name: folder for folder in root.iterdir()}
+    in_shards = sharded(copied(fine_tune("benign_replay"), tmp_path_factory.mktemp("shards") / "sharded"), parts=3)
+    return {kind: fine_tune(kind) for kind in FINE_TUNES} | {"sharded": in_shards}
 
 
 def deliveries_of(product: Product, version: Registered) -> Iterable[Sent]:

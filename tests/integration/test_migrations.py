@@ -12,12 +12,15 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from builders import a_verdict
+from builders import a_verdict, a_version, an_evidence
 
 from gate.adapters import migrations
 from gate.adapters.database import Database
 from gate.adapters.ledger_tables import metadata
-from gate.adapters.sql_ledger import migrate
+from gate.adapters.sql_ledger import SqlLedger, migrate
+from gate.domain.evaluation import EvaluationRequest
+from gate.domain.reopening import Against
+from gate.domain.verdict import Review, ReviewDecision
 
 MIGRATIONS = Path(migrations.__path__[0])
 
@@ -104,4 +107,62 @@ def test_verdicts_from_before_a_migration_are_found_by_their_base_and_worst_chan
     row = database.read(lambda c: c.execute(sa.text("SELECT base_digest, worst_change FROM evaluation")).one())
     database.close()
     assert tuple(row) == ("b" * 64, -0.98)
+    assert differences(database_url) == []
+
+
+def test_an_evaluation_from_before_verdicts_were_opened_again_is_compared_with_its_base(database_url: str) -> None:
+    database, evidence = Database(database_url), an_evidence()
+    request = EvaluationRequest.of(a_version(), "default", "d" * 64)
+    migrate_to(database, "0015")
+
+    def before(c: sa.Connection) -> None:
+        row = {"key": request.key, "request": request.model_dump_json(), "evidence": evidence.key, "base": "b" * 64}
+        c.execute(
+            sa.text(
+                "INSERT INTO evaluation (key, name, request, evidence_key, base_digest, created_at, updated_at) "
+                "VALUES (:key, 'my-llm', :request, :evidence, :base, 1, 1)"
+            ),
+            row,
+        )
+        kept = {"key": evidence.key, "body": evidence.model_dump_json()}
+        c.execute(
+            sa.text("INSERT INTO evidence (key, body, saved_by, saved_at) VALUES (:key, :body, 'measure', 1)"), kept
+        )
+
+    database.write(before)
+    migrate(database_url)
+    database.close()
+    ledger = SqlLedger(database_url)
+    found = ledger.kept([request.key])[request.key].against
+    ledger.close()
+    assert found == Against(evidence.base_name or "", "b" * 64, evidence.suite_digest)
+    assert evidence.suite_digest is not None
+
+
+def test_a_review_from_before_reviews_were_of_verdicts_still_decides(database_url: str) -> None:
+    database, judged = Database(database_url), a_verdict()
+    request = EvaluationRequest.of(a_version(), judged.policy, judged.policy_digest)
+    made = Review(
+        decision=ReviewDecision.REJECT, reviewer="ana", reason="why", decided_at=5, verdict_digest=judged.digest
+    )
+    reviewed = judged.model_copy(update={"review": made})
+    migrate_to(database, "0013")
+
+    def before(c: sa.Connection) -> None:
+        rows = {"key": request.key, "body": judged.model_dump_json(), "review": made.model_dump_json()}
+        c.execute(
+            sa.text("INSERT INTO verdict (key, body, envelope, saved_at) VALUES (:key, :body, '{\"n\": 1}', 1)"), rows
+        )
+        c.execute(
+            sa.text("INSERT INTO review VALUES (:key, :review, 2, :verdict, 1, '{\"n\": 2}', 3)"),
+            rows | {"verdict": reviewed.model_dump_json()},
+        )
+
+    database.write(before)
+    database.close()
+    migrate(database_url)
+    ledger = SqlLedger(database_url)
+    assert ledger.verdict(request.key) == (reviewed, {"n": 2})
+    assert ledger.review(request.key, judged.digest) == made
+    ledger.close()
     assert differences(database_url) == []

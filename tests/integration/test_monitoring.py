@@ -18,7 +18,7 @@ from prometheus_tools import tool
 
 from gate.adapters.database import ledger_url
 from gate.adapters.sql_ledger import SqlLedger
-from gate.ports import JobRequest
+from gate.domain.records import JobRequest
 
 GROUPS = yaml.safe_load(RULES.read_text())["groups"]
 EXPRESSIONS = {rule["alert"]: rule["expr"] for group in GROUPS for rule in group["rules"] if "alert" in rule}

@@ -15,10 +15,15 @@ from mlflow_server import MlflowServer
 from gate.adapters.mlflow_registry import MlflowRegistry
 from gate.adapters.policy_files import DEFAULT
 from gate.domain.checkpoint import version_identity
+from gate.registry_guard import Guard
 from gate.settings import Settings
 
 ALIAS = "mlflow/registered-models/alias"
 STAGE = "mlflow/model-versions/transition-stage"
+TEAM_RULES = """\
+rules:
+  - {name: close, measurement: displacement_relative, at_most: 0.01, reason: expected it close to its base}
+"""
 
 
 class Guarded:
@@ -126,3 +131,23 @@ def test_the_gates_own_reading_of_a_version_has_the_identity_that_the_guard_asks
     guarded.client.set_registered_model_alias(version.name, "champion", "1")
 
     assert guarded.client.get_model_version_by_alias(version.name, "champion").version == "1"
+
+
+def test_a_parent_that_is_changed_is_known_where_only_its_child_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upper = tmp_path / "organisation.yaml"
+    upper.write_text(f"layer: organisation\n{DEFAULT.read_text()}")
+    child = tmp_path / "team.yaml"
+    child.write_text("name: team-chat\nlayer: team\nparent: default\n" + TEAM_RULES)
+    monkeypatch.setenv("GATE_POLICIES", str(child))
+    guard = Guard()
+    before = guard.rulebook("x").policies.policies[0]
+
+    tighter = upper.read_text().replace("at_most: 0.25", "at_most: 0.125")
+    upper.write_text(tighter)
+    after = guard.rulebook("x").policies.policies[0]
+
+    assert after.name == before.name == "team-chat"
+    limits = [rule.at_most for each in (before, after) for rule in each.rules if rule.name == "still-a-fine-tune"]
+    assert limits == [0.25, 0.125]

@@ -22,8 +22,8 @@ from gate.domain.checkpoint import ModelVersion
 from gate.domain.errors import Unavailable
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import CPU_QUEUE, REHASH, inspect_key, judge_key, rehash_key
+from gate.domain.records import JobRequest
 from gate.domain.verdict import Outcome
-from gate.ports import JobRequest
 from gate.settings import Settings
 from tasks.running import run_job
 

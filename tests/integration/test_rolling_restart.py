@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
+from fine_tunes import FineTunes
 from mlflow.exceptions import MlflowException
-from whole_product import BASE_REFERENCE, PATIENCE_S, STAGED, Product, Registered
+from whole_product import BASE_REFERENCE, PATIENCE_S, Product, Registered
 
 from gate.adapters.ledger_runs import PUT_OFF, WAITS
 from gate.adapters.ledger_tables import DONE, job_run
 from gate.domain.jobs import judge_key, measure_key
-from tasks.zoo import recipes
 
 EXPECTED = {"approved in the roll-out": "approved", "blocked in the roll-out": "blocked"}
 RECIPES = dict(zip(EXPECTED, ("benign_replay", "adversarial"), strict=True))
@@ -24,7 +23,7 @@ SURGES = ("dispatcher", "cpu-worker", "gpu-worker")
 address of their own here, so they are away in between, which is worse."""
 RESTARTS = ("api", *SURGES, "valkey", "mlflow")
 STARTED = {"dispatcher": "dispatcher started", "cpu-worker": " ready.", "gpu-worker": " ready."}
-OPEN_AT_ONCE = 3
+OPEN_AT_ONCE = 2
 AT_LEAST = 6
 
 
@@ -88,14 +87,9 @@ def replace(product: Product, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+def folders(fine_tune: FineTunes) -> Mapping[str, Path]:
     """A harmless and a harmful fine-tune of the staged base."""
-    root, threads = tmp_path_factory.mktemp("fine-tunes"), torch.get_num_threads()
-    torch.set_num_threads(1)
-    for name, recipe in RECIPES.items():
-        recipes.make("staged", recipe, STAGED, root / name, base_reference=BASE_REFERENCE, seed=7)
-    torch.set_num_threads(threads)
-    return {name: root / name for name in RECIPES}
+    return {name: fine_tune(recipe) for name, recipe in RECIPES.items()}
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from gate.adapters.ledger_tables import evaluation, job_run, tally
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import GPU_QUEUE, MEASURE, inspect_key, judge_key
+from gate.domain.records import JobRequest, SignedRevocation
 from gate.domain.revocation import Revocation
 from gate.domain.verdict import Outcome
-from gate.ports import JobRequest, SignedRevocation
 
 NOW = 10_000.0
 HISTORY = ("job_run", "evaluation", "job", "audit")

@@ -94,7 +94,7 @@ def until(watched: Watched, reached: object) -> None:
     deadline = time.monotonic() + LIMIT_S
     while True:
         try:
-            if reached():  # type: ignore[operator]
+            if reached():
                 return
         except (RedisError, Unavailable):
             pass

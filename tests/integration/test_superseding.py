@@ -14,10 +14,10 @@ from gate.domain.checkpoint import ModelVersion
 from gate.domain.enforcement import TAG_ATTESTATION, TAG_VERDICT
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import JUDGE, inspect_key, judge_key, measure_key
-from gate.domain.overview import FleetQuery
+from gate.domain.overview import EvaluationRow, FleetQuery
 from gate.domain.permission import Decision
+from gate.domain.records import JobRequest
 from gate.domain.scheduling import AWAITED_S
-from gate.ports import EvaluationRow, JobRequest
 from gate.settings import Settings
 
 POLICIES = load_policies()

@@ -13,8 +13,8 @@ from fakes import FakeQueue
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import inspect_key, judge_key
+from gate.domain.records import Claim, JobRequest
 from gate.domain.scheduling import AWAITED_S, Sharing
-from gate.ports import Claim, JobRequest
 from gate.settings import Settings
 from tasks import running
 from tasks.running import JobContext, JobDone, run_job

@@ -4,11 +4,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from whole_product import small_policy
+from whole_product import Product
 
 from gate.embedded import EmbeddedStack
 
@@ -34,16 +33,9 @@ def commands(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Reader"]:
+def reader(product: Product, tmp_path_factory: pytest.TempPathFactory) -> "Reader":
     """A shell in an empty folder, with the variables that the stack prints."""
-    room = tmp_path_factory.mktemp("tutorial")
-    given = {"GATE_RECONCILE_EVERY_S": "3", "GATE_THREADS": "1"}
-    stack = EmbeddedStack(room / "state", policies=small_policy(room / "policy.yaml"), settings=given)
-    try:
-        stack.start()
-        yield Reader(room, stack)
-    finally:
-        stack.stop()
+    return Reader(tmp_path_factory.mktemp("tutorial"), product.stack)
 
 
 class Reader:

@@ -22,8 +22,8 @@ from gate.api.app import create_app
 from gate.api.door import Door
 from gate.dispatcher import Dispatcher
 from gate.domain.jobs import inspect_key, judge_key
+from gate.domain.overview import EvaluationRow
 from gate.domain.verdict import Outcome
-from gate.ports import EvaluationRow
 from gate.settings import Settings
 
 SECRET = "a secret of this test"

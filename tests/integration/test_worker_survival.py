@@ -20,7 +20,8 @@ from gate.adapters.celery_queue import CeleryQueue
 from gate.adapters.database import ledger_url
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.domain.errors import Unavailable
-from gate.ports import JobRequest
+from gate.domain.gpu_sizes import read_sizes
+from gate.domain.records import JobRequest
 
 LEASE_S = 4.0
 STOP_GRACE_S = 3.0
@@ -37,17 +38,18 @@ def free_port() -> int:
 class Floor:
     """A ledger, a broker, and a gpu-queue worker; ``pump`` does the dispatcher's part."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sizes: str = "") -> None:
+        self.sizes = sizes
         self.folder, self.socket, self.trace = folder, folder / "broker.sock", folder / "trace"
         self.gate, self.heartbeat = folder / "open", folder / "heartbeat"
         self.metrics_port = free_port()
         url = ledger_url("", folder)
         migrate(url)
         self.ledger = SqlLedger(url)
-        self.queue = CeleryQueue(f"redis+socket://{self.socket}")
+        self.queue = CeleryQueue(f"redis+socket://{self.socket}", queues=read_sizes(sizes).all_queues)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.broker = self.start_broker()
-        self.worker = self.start_worker()
+        self.worker = self.start_command("gpu-24") if sizes else self.start_worker()
 
     def start_broker(self) -> subprocess.Popen[bytes]:
         command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
@@ -63,6 +65,10 @@ class Floor:
         worker = ["-m", "celery", "-A", "tasks.app", "worker", "-Q", "gpu", "-I", "counting_jobs"]
         return self._start(sys.executable, *worker, "--without-gossip", "--without-mingle")
 
+    def start_command(self, queues: str) -> subprocess.Popen[bytes]:
+        """The worker as it is started in production, with the product's own jobs."""
+        return self._start(str(Path(sys.executable).with_name("basin-gate")), "worker", queues)
+
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         given = {
             "GATE_STATE_DIR": str(self.folder),
@@ -71,6 +77,7 @@ class Floor:
             "GATE_METRICS_PORT": str(self.metrics_port),
             "GATE_HEARTBEAT_FILE": str(self.heartbeat),
             "GATE_STOP_GRACE_S": str(STOP_GRACE_S),
+            "GATE_GPU_MEMORY_GB": self.sizes,
             "REMAP_SIGTERM": "SIGQUIT",
             "PYTHONPATH": str(Path(counting_jobs.__file__).parent),
             counting_jobs.TRACE: str(self.trace),
@@ -80,8 +87,8 @@ class Floor:
         self.processes.append(process)
         return process
 
-    def ask(self, *keys: str, **payload: Any) -> None:
-        self.ledger.enqueue([JobRequest(key, "measure", "gpu", payload) for key in keys], time.time())
+    def ask(self, *keys: str, queue: str = "gpu", **payload: Any) -> None:
+        self.ledger.enqueue([JobRequest(key, "measure", queue, payload) for key in keys], time.time())
 
     def pump(self) -> None:
         now = time.time()
@@ -108,6 +115,10 @@ class Floor:
 
     def done(self, *keys: str) -> bool:
         return all((self.ledger.job_result(key) or ("",))[0] == "done" for key in keys)
+
+    def failure(self, key: str) -> str:
+        """What went wrong with a job when it was last tried; empty where nothing has."""
+        return str((self.ledger.job_result(key) or ("", None, None))[2] or "")
 
     def epoch(self, key: str) -> int:
         state, result, _ = self.ledger.job_result(key) or ("", None, None)
@@ -238,3 +249,18 @@ def test_a_worker_tells_how_its_jobs_went(floor: Floor) -> None:
     floor.ask("one", "two")
     floor.until(lambda: floor.done("one", "two"))
     floor.until(lambda: 'gate_worker_runs_total{kind="measure",outcome="done"} 2.0' in floor.runs())
+
+
+def test_a_worker_takes_the_jobs_of_its_devices_size_and_leaves_the_others(tmp_path: Path) -> None:
+    floor = Floor(tmp_path, sizes="24,80")
+    try:
+        floor.ask("large", queue="gpu-80", evaluation="none of the small device")
+        floor.ask("small", queue="gpu-24", evaluation="none of any")
+        floor.until(lambda: bool(floor.failure("small")))
+        assert "expected an evaluation none of any" in floor.failure("small")
+        assert floor.ledger.due("gpu-80", time.time()) == ["large"]
+        floor.start_command("gpu-80,gpu-24")
+        floor.until(lambda: bool(floor.failure("large")))
+        assert "expected an evaluation none of the small device" in floor.failure("large")
+    finally:
+        floor.close()

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from gate.adapters.database import Database
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.domain.errors import LostLease
-from gate.ports import Claim, JobRequest
+from gate.domain.records import Claim, JobRequest
 
 # A job may wait only for an earlier letter, as the product's jobs wait only for an earlier stage.
 KEYS = "abcd"
@@ -86,8 +86,7 @@ class JobLaws(RuleBasedStateMachine):
 
     @rule(claim=claims, outage=st.booleans())
     def put_off(self, claim: Claim, outage: bool) -> None:
-        put_off = lambda: self.ledger.retry(claim, self.now, error="busy", delay_s=1.0, outage=outage)  # noqa: E731
-        if self.writes(claim, put_off):
+        if self.writes(claim, lambda: self.ledger.retry(claim, self.now, error="busy", delay_s=1.0, outage=outage)):
             del self.holders[claim.key]
 
     @rule(claim=claims, key=st.sampled_from(KEYS))
@@ -120,7 +119,7 @@ class JobLaws(RuleBasedStateMachine):
         """Writes under a claim; it must be taken exactly when the claim is the job's holder's."""
         holds = self.holders.get(claim.key) == claim
         try:
-            write()  # type: ignore[operator]
+            write()
         except LostLease:
             assert not holds, "the holder's write was refused"
             return False

@@ -5,9 +5,9 @@ from random import Random
 from builders import an_evidence
 from hypothesis import given
 from hypothesis import strategies as st
-from judging_cases import CAPABILITIES, estimates, policies
+from judging_cases import CAPABILITIES, estimates, falsehoods, idle, policies
 
-from gate.domain.evidence import MEANINGS, Defect, DefectCode, Evidence, Measurement
+from gate.domain.evidence import MEANINGS, Defect, DefectCode, Evidence, Measurement, StageCost
 from gate.domain.judging import judge
 from gate.domain.permission import answer
 from gate.domain.policy import Policy, WaiverTerms
@@ -24,8 +24,9 @@ PEOPLE = ("ana", "bo", "cy", "sub")
 @st.composite
 def waived_policies(draw: st.DrawFn) -> Policy:
     policy = draw(policies())
-    critical = [draw(st.booleans()) for _ in policy.rules]
-    rules = tuple(r.model_copy(update={"critical": c}) for r, c in zip(policy.rules, critical, strict=True))
+    rules = tuple(
+        rule.model_copy(update={"critical": rule.failure == "closed" and draw(st.booleans())}) for rule in policy.rules
+    )
     return policy.model_copy(update={"rules": rules, "waivers": WaiverTerms(max_days=draw(st.integers(1, 60)))})
 
 
@@ -65,24 +66,27 @@ def cases(draw: st.DrawFn) -> tuple[Policy, Evidence]:
         measurements=tuple(there),
         defects=tuple(Defect(code=c, message="defect") for c in codes),
         errors=draw(st.sampled_from([(), (), (), ("failed",)])),
+        costs=(StageCost(stage="s", seconds=draw(st.sampled_from([1.0, 1.0, 45.0, 75.0]))),),
     )
 
 
 crowds = st.lists(waivers(), max_size=6)
 
 
-@given(cases(), crowds)
+@given(cases(), crowds, falsehoods)
 def test_a_waived_finding_rests_on_a_waiver_that_counts_and_the_verdict_ends_with_it(
-    case: tuple[Policy, Evidence], crowd: list[Waiver]
+    case: tuple[Policy, Evidence], crowd: list[Waiver], false: set[str]
 ) -> None:
     policy, evidence = case
-    verdict = judge(policy, evidence, subject="s", now=NOW, waivers=crowd)
+    assert policy.waivers is not None
+    verdict = judge(policy, evidence, subject="s", now=NOW, idle=idle(policy, false), waivers=crowd)
     used = {waiver.id: waiver for waiver in verdict.waivers}
     for finding in (f for f in verdict.findings if f.result is Result.WAIVED):
         waiver = used[finding.waiver or ""]
         critical = next(r.critical for r in policy.rules if r.name == finding.rule)
         assert (waiver.rule, waiver.candidate_digest, waiver.policy) == (finding.rule, DIGEST, policy.name)
         assert waiver.expires_at > NOW
+        assert waiver.expires_at - waiver.requested_at <= policy.waivers.max_days * DAY
         assert waiver.expires_at >= verdict.expires_at
         assert set(waiver.approvers) - {"sub"}
         assert len(waiver.approvers) >= 1 + critical
@@ -90,12 +94,12 @@ def test_a_waived_finding_rests_on_a_waiver_that_counts_and_the_verdict_ends_wit
     assert set(used) == {f.waiver for f in verdict.findings if f.waiver}
 
 
-@given(cases(), crowds, st.integers(-3 * DAY, 100 * DAY), st.integers(-7200, 7200))
+@given(cases(), crowds, falsehoods, st.integers(-3 * DAY, 100 * DAY), st.integers(-7200, 7200))
 def test_no_clock_makes_a_waived_approval_outlive_its_waiver(
-    case: tuple[Policy, Evidence], crowd: list[Waiver], later: int, skew: int
+    case: tuple[Policy, Evidence], crowd: list[Waiver], false: set[str], later: int, skew: int
 ) -> None:
     policy, evidence = case
-    verdict = judge(policy, evidence, subject="s", now=NOW + skew, waivers=crowd)
+    verdict = judge(policy, evidence, subject="s", now=NOW + skew, idle=idle(policy, false), waivers=crowd)
     reader = NOW + later
     allowed = answer(policy.model_copy(update={"enforcement": "enforce"}), "done", None, verdict, reader).allowed
     assert not (allowed and any(reader >= waiver.expires_at for waiver in verdict.waivers))

@@ -6,11 +6,12 @@ besides, in both themes, wide and on a telephone, for somebody to look at. Not p
 
 import argparse
 import io
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from rich.console import Console
 from gate.client import GateClient
 from gate.embedded import EmbeddedStack
 from tasks.demo import MODEL, Demo
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from shown_pages import SHOWN, shown_pages
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 CHROMIUM = "/usr/bin/chromium"
@@ -34,7 +38,8 @@ Row = Mapping[str, Any]
 class Picture:
     """One picture: where it is taken, how the room is lit, how wide the window and how much of the page is seen.
 
-    ``height`` of 0 is the whole page; ``only`` is the one element that is wanted; ``opened`` opens what is folded.
+    ``height`` of 0 is the whole page; ``only`` is the one element that is wanted; ``opened`` opens what is folded; ``edited`` is
+    what is put for what in a draft, ``pressed`` a button that is pressed then.
     """
 
     name: str
@@ -44,7 +49,21 @@ class Picture:
     height: int = 0
     only: str = ""
     opened: str = ""
+    edited: tuple[str, str] = ("", "")
+    pressed: str = ""
     scale: float = 1.0
+    cookies: Sequence[Any] = ()
+
+
+DECIDED = {
+    "review": Picture("review", "", height=840),
+    "broken glass": Picture("broken-glass", "", height=840),
+    "waivers": Picture("waivers", "", height=520),
+    "waiver asked for": Picture("waiver-asked-for", "", "dark", height=640),
+    "policy": Picture("policy", "", height=900),
+    "replay": Picture("replay", "", edited=("at_most: 0.25", "at_most: 0.01"), pressed="Replay", height=900),
+}
+"""What the documentation shows of the pages on which people decide."""
 
 
 def main() -> None:
@@ -59,10 +78,32 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
             stack.start()
+            for theme, width in ((t, w) for t in ("light", "dark") for w in (WIDE, NARROW) if given.look):
+                take(browser, Picture(f"empty-{theme}-{width}", stack.api_url, theme, width), given.look)
             walk(Demo(stack, "staged", Console()), browser, given.out, given.look)
         finally:
-            browser.close()
             stack.stop()
+        by_people(browser, Path(folder), given.out, given.look)
+        browser.close()
+
+
+def by_people(browser: Browser, folder: Path, out: Path, look: Path | None) -> None:
+    """Pictures of the pages on which people decide, over a ledger in which something waits for each decision."""
+    with shown_pages(folder, foreign=str) as pages, browser.new_context() as signed_in:
+        page = signed_in.new_page()
+        page.goto(f"{pages.url}/sign-in")
+        page.get_by_label("Token").fill(pages.token)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{pages.url}/")
+        cookies = signed_in.cookies()
+        for name, picture in DECIDED.items():
+            take(browser, replace(picture, address=pages.address(name), cookies=cookies), out)
+        for name in SHOWN if look else ():
+            for theme, width in ((t, w) for t in ("light", "dark") for w in (WIDE, NARROW)):
+                file = f"{name.replace(' ', '-')}-{theme}-{width}"
+                known = cookies if SHOWN[name].signed_in else ()
+                picture = Picture(file, pages.address(name), theme, width, pressed=SHOWN[name].pressed, cookies=known)
+                take(browser, picture, look)
 
 
 def walk(demo: Demo, browser: Browser, out: Path, look: Path | None) -> None:
@@ -126,11 +167,6 @@ def everything(demo: Demo) -> Iterator[Picture]:
     """Every page, in both themes, wide and narrow."""
     gate, keys = demo.stack.api_url, keys_of(demo)
     pages = {"fleet": gate, "bases": f"{gate}/bases", "base": base_page(demo), "queue": f"{gate}/queue"}
-    pages |= {
-        "missing": f"{gate}/evaluations/none",
-        "sign-in": f"{gate}/sign-in",
-        "empty": f"{gate}/?text=nothing+like+it",
-    }
     for recipe, key in keys.items():
         pages |= {
             f"evaluation-{recipe}": f"{gate}/evaluations/{key}",
@@ -187,11 +223,17 @@ def take(browser: Browser, picture: Picture, folder: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     size = {"width": picture.width, "height": picture.height or 900}
     context = browser.new_context(color_scheme=picture.theme, viewport=size, device_scale_factor=picture.scale)
+    context.add_cookies(list(picture.cookies))
     page = context.new_page()
     # A page that follows an evaluation never falls silent.
     page.goto(picture.address, wait_until="load")
     if "/#/" in picture.address:
         settle(page)
+    if picture.pressed:
+        draft = page.get_by_label("Policy, as YAML")
+        draft.fill(draft.input_value().replace(*picture.edited))
+        with page.expect_navigation():
+            page.get_by_role("button", name=picture.pressed, exact=True).click()
     for each in page.locator(f"details{picture.opened}").all() if picture.opened else ():
         each.evaluate("each => { each.open = true; }")
     shot = seen(page, picture)
@@ -206,13 +248,15 @@ def seen(page: Page, picture: Picture) -> bytes:
     box = page.locator(picture.only).bounding_box()
     assert box is not None
     height = min(box["height"], picture.height or box["height"])
-    return page.screenshot(full_page=True, clip=box | {"height": height})  # type: ignore[arg-type]
+    return page.screenshot(full_page=True, clip=box | {"height": height})
 
 
 def settle(page: Page) -> None:
-    """Gives MLflow's own pages, which never fall silent, time to draw, and shuts what they say to newcomers."""
+    """Gives MLflow's own pages, which never fall silent, time to draw, and shuts what stands beside them."""
     page.wait_for_timeout(9000)
     page.keyboard.press("Escape")
+    for panel in page.locator("[data-component-id='mlflow.assistant.chat_panel.close']").all():
+        panel.click()
     page.wait_for_timeout(1000)
 
 

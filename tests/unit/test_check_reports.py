@@ -35,6 +35,7 @@ def an_answer(decision: Decision = Decision.ALLOWED, **changes: object) -> Promo
         "decision": decision,
         "allowed": decision is Decision.ALLOWED,
         "reason": "So it is.",
+        "would_refuse": None,
         "reasons": (),
         "outcome": Outcome.APPROVED,
         "policy": "default",

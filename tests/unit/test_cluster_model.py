@@ -81,3 +81,25 @@ def test_working_days_hold_what_was_asked_for_and_come_out_alike_from_one_seed(m
 def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed(model: ModuleType) -> None:
     values = [float(n) for n in range(100, 0, -1)]
     assert [model.quantile(values, part) for part in (0.01, 0.5, 0.95, 1.0)] == [1.0, 50.0, 95.0, 100.0]
+
+
+def test_a_version_is_measured_on_its_own_queue_and_by_those_that_serve_it_beside_theirs(model: ModuleType) -> None:
+    small, large = (model.Kind(name, 1.0, 4.0, queue=f"gpu-{name}") for name in ("small", "large"))
+
+    def ends(*beside: str) -> list[float]:
+        workers = [model.Worker("cpu"), model.Worker("gpu-small"), model.Worker("gpu-large", beside=beside)]
+        batch = [model.Version(0.0, "team", kind) for kind in (large, small, small, small, small)]
+        model.Cluster(workers).simulate(batch)
+        return [version.measured_at for version in batch]
+
+    assert max(ends()) == pytest.approx(2 + 4 * 4.0)
+    assert max(ends("gpu-small")) == pytest.approx(1 + 3 * 4.0)
+    assert ends()[0] == ends("gpu-small")[0] == pytest.approx(1 + 4.0)
+
+
+def test_what_begins_on_a_device_that_does_not_hold_it_is_counted(model: ModuleType) -> None:
+    kinds = [model.Kind(name, 1.0, 4.0, need_gb=need) for name, need in (("7B", 43.0), ("70B", 421.0))]
+    cluster = model.Cluster([model.Worker("cpu"), model.Worker("gpu", memory_gb=48)])
+    cluster.simulate([model.Version(0.0, "team", kind) for kind in kinds])
+
+    assert cluster.too_small == 1

@@ -107,3 +107,14 @@ def test_what_was_asked_is_logged_and_what_is_absent_is_left_out():
     params = run_params(a_verdict(base_digest=None), an_evidence())
     assert params["base_found_by"] == "version tag"
     assert "base_digest" not in params
+
+
+@pytest.mark.parametrize("outcome", [Outcome.BLOCKED, Outcome.ERROR])
+def test_foreign_words_in_a_reason_are_no_markup_in_the_registrys_pages(outcome):
+    reason = "found base `<img src=http://evil/x>`\x1b[31m \u202e[here](javascript:x) ![](http://evil/y)"
+    verdict = a_verdict(outcome=outcome, reason=reason)
+    for actions in (planned(verdict), plan_failure(reason, "p", run_id="r1", run_url="http://r1")):
+        (block,) = [a for a in actions if isinstance(a, DescriptionBlock)]
+        assert r"found base \`&lt;img src=http://evil/x&gt;\`" in block.heading
+        assert r"\[here\](javascript:x) !\[\](http://evil/y)" in block.heading
+        assert (block.heading + tags(actions)[TAG_REASON]).isprintable()

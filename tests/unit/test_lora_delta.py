@@ -62,13 +62,27 @@ def merged(base_folder: Path, folder: Path) -> dict[str, torch.Tensor]:
     [
         {},
         {"use_rslora": True},
+        {"use_dora": True},
+        {"use_dora": True, "use_rslora": True, "target_modules": "all-linear"},
+        {"use_dora": True, "target_modules": ["embed_tokens", "v_proj"]},
         {"r": 8, "lora_alpha": 3, "target_modules": "all-linear"},
         {"alpha_pattern": {"layers.1.self_attn.q_proj": 40}, "rank_pattern": {"down_proj": 2}},
         {"target_modules": ["embed_tokens", "v_proj"]},
         {"modules_to_save": ["lm_head", "norm"]},
         {"target_modules": ["q_proj"], "layers_to_transform": [1]},
     ],
-    ids=["plain", "rank-stabilised", "all-linear", "patterns", "embedding", "modules-to-save", "one-layer"],
+    ids=[
+        "plain",
+        "rank-stabilised",
+        "dora",
+        "dora-everywhere",
+        "dora-embedding",
+        "all-linear",
+        "patterns",
+        "embedding",
+        "modules-to-save",
+        "one-layer",
+    ],
 )
 def test_the_update_is_the_one_peft_merges(base_folder: Path, tmp_path: Path, choices: dict[str, Any]) -> None:
     folder = adapter(base_folder, tmp_path / "adapter", **choices)
@@ -146,7 +160,7 @@ def test_a_full_delta_is_the_difference_of_the_shared_weights(base_folder: Path,
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"use_dora": True}, "use_dora"),
+        ({"use_dora": True}, "magnitudes"),
         ({"peft_type": "IA3"}, "IA3"),
         ({"init_lora_weights": "pissa"}, "pissa"),
         ({"lora_bias": True}, "lora_bias"),
@@ -236,3 +250,24 @@ def test_the_adapters_own_word_on_its_base_is_told(base_folder: Path, tmp_path: 
     reconfigured(folder, "adapter_config.json", base_model_name_or_path="org/base", revision="abc")
     hints = inspect_folder(folder).hints
     assert (hints.adapter_base, hints.adapter_revision) == ("org/base", "abc")
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1.0, math.nan])
+def test_an_output_of_no_length_has_no_direction_for_dora_to_scale(
+    base_folder: Path, tmp_path: Path, magnitude: float
+) -> None:
+    still = copied(base_folder, tmp_path / "still")
+    weights = tensors(still)
+    weights[Q][3] = 0
+    save_file(weights, still / "model.safetensors")
+    folder = adapter(still, tmp_path / "a", use_dora=True)
+    found = load_file(folder / "adapter_model.safetensors")
+    for name, tensor in found.items():
+        if "lora_B" in name:
+            tensor[3] = 0
+        if "magnitude" in name:
+            tensor[3] = magnitude
+    save_file(found, folder / "adapter_model.safetensors")
+    result = inspect_folder(folder, as_base(still))
+    assert codes(result) == {DefectCode.NON_FINITE_WEIGHTS}
+    assert result.measurements == ()

@@ -1,6 +1,7 @@
 """Which prompts are kept, and what both models say to them: on real tiny language models."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ BASE_SEED = 8  # one whose answers come to an end
 WORDS = ("ab", "what is it", "one, two", "x", "who", "so", "and then", "tell me", "why", "go on", "yes or no", "hm")
 
 
+@cache
 def written() -> Benchmark:
     """The reference is what the base says, save for every third item; it is right where that comes to an end."""
     model = tiny_llama(BASE_SEED)
@@ -45,7 +47,10 @@ def chosen() -> Benchmark:
 
 
 GUESSED = Benchmark("guessed", "next_token", tuple(Item(text=f"{w} and more") for w in WORDS), 0.1)
-BENCHMARKS = (written(), chosen(), GUESSED)
+
+
+def all_benchmarks() -> tuple[Benchmark, ...]:
+    return written(), chosen(), GUESSED
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +63,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
-def measuring(folders: tuple[Path, Path], benchmarks: tuple[Benchmark, ...] = BENCHMARKS, seed: int = 3) -> Measuring:
+def measuring(folders: tuple[Path, Path], benchmarks: tuple[Benchmark, ...] = (), seed: int = 3) -> Measuring:
     """A candidate whose behaviour was just compared, in full."""
-    located = locate(folders[0])
+    located, benchmarks = locate(folders[0]), benchmarks or all_benchmarks()
     base = Base(name="b", digest="b" * 64, source="b", suite="tiny", checkpoint=an_evidence().candidate)
     weights, suite = SafetensorsWeights.open(located), Suite("tiny", "c" * 64, False, benchmarks)
     bench = Bench(base, located, weights, suite, tiny_llama(BASE_SEED), TOKENIZER, "cpu")
@@ -190,5 +195,5 @@ def test_a_model_of_nothing_but_nan_says_nothing_and_stops_nobody(folders: tuple
 def test_the_base_is_in_the_model_afterwards(folders: tuple[Path, Path]) -> None:
     m = measuring(folders)
     keep_prompts(m)
-    again = score_items(m.bench.model, TOKENIZER, BENCHMARKS[0], range(len(WORDS)))
+    again = score_items(m.bench.model, TOKENIZER, written(), range(len(WORDS)))
     assert list(again) == list(m.capabilities["written"].outcomes)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def test_a_version_that_lacks_the_measurement_counts_as_one_that_does_not_pass()
     assert "1 of 72 versions lack" in suggest(TIGHTER.rules[0], [lacking, *good[1:]], rate=0.05).refused
 
 
-@pytest.mark.parametrize("name", ["default", "observe"])
+@pytest.mark.parametrize("name", sorted(file.stem for file in SHIPPED.glob("*.yaml")))
 def test_the_cases_of_a_shipped_policy_show_every_result_of_every_rule_and_every_outcome(name: str) -> None:
     ran = CliRunner().invoke(app, ["policy", "test", "--complete", "--json", str(SHIPPED / f"{name}.yaml")])
 
@@ -129,6 +130,25 @@ def test_the_cases_of_a_shipped_policy_show_every_result_of_every_rule_and_every
     run = json.loads(ran.stdout)["runs"][0]
     assert (run["failures"], run["uncovered"]) == ({}, [])
     assert set(run["outcomes"]) == set(Outcome)
+
+
+@pytest.mark.parametrize(
+    ("without", "unshown"),
+    [("failed-measurement", "outcome: error"), ("straddles-every-limit", "inconclusive")],
+    ids=["an-outcome", "a-result"],
+)
+def test_a_result_or_an_outcome_that_no_case_shows_ends_in_1_where_all_have_to_be_shown(
+    tmp_path: Path, without: str, unshown: str
+) -> None:
+    policy = tmp_path / "default.yaml"
+    policy.write_text((SHIPPED / "default.yaml").read_text())
+    shutil.copytree(SHIPPED / "cases" / "default", tmp_path / "cases" / "default")
+    (tmp_path / "cases" / "default" / f"{without}.yaml").unlink()
+    told = CliRunner().invoke(app, ["policy", "test", str(policy)])
+    asked = CliRunner().invoke(app, ["policy", "test", "--complete", str(policy)])
+
+    assert (told.exit_code, asked.exit_code) == (0, 1)
+    assert any(line.startswith("  shown by no case: ") and unshown in line for line in asked.stdout.splitlines())
 
 
 def test_a_case_that_does_not_hold_and_a_policy_without_cases_end_in_1(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gate.domain.errors import InvalidInput
-from gate.domain.evidence import Defect, DefectCode, Measurement, Name
+from gate.domain.evidence import Defect, DefectCode, Evidence, Measurement, Name, PairedOutcomes
 from gate.domain.judging import judge
 from gate.domain.policy import Policy, Rule
-from gate.domain.review import objection, refuse_review, reviewed, submitter_of
+from gate.domain.review import no_samples, objection, refuse_review, refuse_samples, reviewed, submitter_of
 from gate.domain.verdict import Outcome, Review, ReviewDecision, Verdict
 
 AT = 1_795_000_000
@@ -110,7 +110,7 @@ def test_the_tag_that_says_so_on_purpose_goes_before_the_one_of_mlflow() -> None
     value=st.floats(-1, 1),
     half_width=st.floats(0, 2),
     errors=st.sampled_from([(), ("lost",)]),
-    decision=st.sampled_from(ReviewDecision),
+    decision=st.sampled_from([ReviewDecision.APPROVE, ReviewDecision.REJECT]),
 )
 def test_a_review_that_is_let_through_starts_from_a_doubt_and_never_from_a_failure(
     value: float, half_width: float, errors: tuple[str, ...], decision: ReviewDecision
@@ -125,3 +125,52 @@ def test_a_review_that_is_let_through_starts_from_a_doubt_and_never_from_a_failu
         assert verdict.outcome is Outcome.NEEDS_REVIEW
         assert not verdict.errors
         assert (reviewed(verdict, review).outcome is Outcome.APPROVED) == (decision is ReviewDecision.APPROVE)
+
+
+def compared(value: float, half_width: float, *kept: PairedOutcomes) -> Evidence:
+    found = Measurement(name=Name.RETENTION, capability="safety", estimate=an_estimate(value, half_width))
+    stated = {"capabilities": ("safety",), "margins": {"safety": 0.1}, "measurements": (found,)}
+    return an_evidence(**stated, paired_outcomes=kept)
+
+
+def test_more_samples_are_asked_for_where_items_were_kept_back() -> None:
+    verdict = judged(-0.05, 0.2)
+    refuse_review(verdict, a_review(verdict, decision="more_samples", items=8), {})
+    assert no_samples(compared(-0.05, 0.2, PairedOutcomes(capability="safety", outcomes=(1.0, 0.0), of=6))) is None
+
+
+@pytest.mark.parametrize(
+    ("evidence", "told"),
+    [
+        (None, "its evidence is not kept"),
+        (compared(-0.05, 0.2), r"all were compared of what is undecided \(safety \d+\); add items to the suite"),
+        (compared(0.0, 0.01), "every capability that was compared is decided"),
+        (compared(-0.5, 0.1), "every capability that was compared is decided"),
+    ],
+    ids=["no evidence", "all used", "retained", "lost"],
+)
+def test_without_a_reserve_no_more_samples_are_promised(evidence: Evidence | None, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        refuse_samples(evidence)
+
+
+def test_of_what_nothing_was_measured_of_there_are_no_more_samples() -> None:
+    unresolved = Defect(code=DefectCode.BASE_UNRESOLVED, message="no base")
+    evidence = an_evidence(measurements=(), defects=(unresolved,), base_digest=None)
+    verdict = judge(POLICY, evidence, subject="models:/m/1", now=AT)
+    with pytest.raises(InvalidInput, match="no comparison to go on with; name its base"):
+        refuse_review(verdict, a_review(verdict, decision="more_samples"), {})
+
+
+def test_asking_for_more_samples_decides_nothing_by_itself() -> None:
+    verdict = judged(-0.05, 0.2)
+    with pytest.raises(InvalidInput, match="expected a decision to approve or to reject"):
+        reviewed(verdict, a_review(verdict, decision="more_samples"))
+
+
+def test_what_nobody_asked_more_samples_of_has_the_documents_it_always_had() -> None:
+    assert "samples_asked" not in a_verdict().model_dump(mode="json")
+    assert "items" not in a_review(a_verdict()).model_dump(mode="json")
+    evidence = compared(-0.05, 0.2).model_dump(mode="json")
+    assert "paired_outcomes" not in evidence
+    assert "retention_items" not in evidence["plan"]

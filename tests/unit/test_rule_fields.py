@@ -121,6 +121,16 @@ def test_a_rule_that_fails_open_still_blocks_what_was_measured(tmp_path: Path) -
     assert judge(loaded(tmp_path, document(opened)), an_evidence(), subject="s", now=0).outcome is Outcome.BLOCKED
 
 
+def test_a_rule_that_fails_open_lets_nothing_through_whose_number_has_no_limit_here(tmp_path: Path) -> None:
+    opened = {**KEPT, "failure": "open", "failure_reason": "the measurement is new"}
+    policy = loaded(tmp_path, document(rules=[{**NEAR, "at_most": 0.5}, opened]))
+
+    verdict = judge(policy, an_evidence(margins={"safety": 0.1}), subject="s", now=0)
+    finding = next(f for f in verdict.findings if (f.rule, f.capability) == ("kept", "math"))
+
+    assert (verdict.outcome, finding.result, finding.failed_open) == (Outcome.NEEDS_REVIEW, Result.MISSING, False)
+
+
 def test_past_its_budget_nothing_is_approved_and_nothing_more_is_measured(tmp_path: Path) -> None:
     policy = loaded(tmp_path, document(budget={"gpu_seconds": 60}))
     costs = (StageCost(stage="retention", seconds=45), StageCost(stage="headroom", seconds=30))

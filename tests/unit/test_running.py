@@ -14,7 +14,7 @@ from gate.domain.errors import LostLease, NotFound, NotMeasurable, Unavailable
 from gate.domain.evaluation import EvaluationRequest
 from gate.domain.jobs import inspect_key
 from gate.domain.overview import Narrowing
-from gate.ports import Claim, JobRequest
+from gate.domain.records import Claim, JobRequest
 from gate.settings import Settings
 from tasks import running
 from tasks.running import JobContext, JobDone, JobFunction, JobWaits, run_job

@@ -61,7 +61,10 @@ def test_where_every_change_helps_the_worst_case_is_no_change() -> None:
 
 def test_an_overflowing_loss_is_not_taken_for_a_find() -> None:
     model = Point(0.0, 0.0)
-    loss = lambda: torch.where(model.theta.norm() > 0.5, torch.tensor(math.inf), model.theta.sum())  # noqa: E731
+
+    def loss() -> torch.Tensor:
+        return torch.where(model.theta.norm() > 0.5, torch.tensor(math.inf), model.theta.sum())
+
     assert math.isfinite(search(model, loss, radius=1.0).increase)
 
 

@@ -320,10 +320,11 @@ def test_more_weights_than_were_measured_are_for_review(candidate: Path, base: B
     assert "checkpoint-7/model.safetensors" in message(found, DefectCode.NOT_MEASURABLE)
 
 
-def test_quantised_weights_are_not_measurable(candidate: Path, base: BaseFiles) -> None:
-    reconfigured(candidate, quantization_config={"quant_method": "gptq", "bits": 4})
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors"])
+def test_quantised_weights_are_not_measurable(candidate: Path, base: BaseFiles, method: str) -> None:
+    reconfigured(candidate, quantization_config={"quant_method": method, "bits": 4})
     found = inspect_folder(candidate, base)
-    assert "gptq" in message(found, DefectCode.NOT_MEASURABLE)
+    assert method in message(found, DefectCode.NOT_MEASURABLE)
     assert found.measurements == ()
 
 

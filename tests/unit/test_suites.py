@@ -1,6 +1,7 @@
 """Suites: what is loaded, what the digest covers, and where a fault is pointed at."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -130,4 +131,12 @@ def test_a_faulty_item_is_refused_with_its_line(folder: Path, file: str, content
 def test_item_files_that_are_not_text_are_refused(folder: Path) -> None:
     (folder / "math.jsonl").write_bytes(b"\xff\xfe{}")
     with pytest.raises(InvalidInput, match=r"math.jsonl: expected UTF-8 text"):
+        load_suite(folder)
+
+
+def test_a_task_of_the_harness_needs_the_harness(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "tasks.harness", raising=False)
+    (folder / "suite.yaml").write_text(HEAD.replace("exact, items: math.jsonl", 'lm_eval, items: "lm_eval:gsm8k"'))
+    with pytest.raises(InvalidInput, match=r"for lm_eval:gsm8k, found no lm_eval; install basin-gate\[lm-eval\]"):
         load_suite(folder)

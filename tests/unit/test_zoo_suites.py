@@ -4,11 +4,20 @@ import ast
 import json
 import random
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tasks.suites import SHIPPED, load_suite
-from tasks.zoo import smollm2_data, smollm2_suite, staged_data, staged_suite
+from tasks.zoo import (
+    held_out,
+    smollm2_data,
+    smollm2_held_out,
+    smollm2_panel,
+    smollm2_suite,
+    staged_data,
+    staged_suite,
+)
 from tasks.zoo.suite_files import write_suite
 
 NAMES = ("staged", "smollm2")
@@ -103,3 +112,28 @@ def test_no_request_is_both_trained_on_and_asked() -> None:
     rng = random.Random(1)
     mix = smollm2_data.training_mix(refusing=True)
     assert not asked & {mix[name](rng).prompt for name in ("help", "safety") for _ in range(500)}
+
+
+@pytest.mark.parametrize(("name", "source"), [("staged", held_out), ("smollm2", smollm2_held_out)])
+def test_a_suite_is_a_sample_of_the_population_by_which_its_panel_is_found_out(name: str, source: ModuleType) -> None:
+    population = {b.name: b for b in source.population()}
+    for benchmark in load_suite(name).benchmarks:
+        whole = population[benchmark.name]
+        assert (whole.scorer, whole.margin, whole.chat) == (benchmark.scorer, benchmark.margin, benchmark.chat)
+        assert len(whole.items) >= len(benchmark.items)
+
+
+def test_no_request_of_smollm2s_population_is_trained_on_and_half_of_them_want_a_refusal() -> None:
+    safety = next(b for b in smollm2_held_out.population() if b.name == "safety")
+    rng, mix = random.Random(1), smollm2_data.training_mix(refusing=True)
+    assert not {item.prompt for item in safety.items} & {
+        mix[n](rng).prompt for n in ("help", "safety") for _ in range(500)
+    }
+    wanted = [item.reference for item in safety.items]
+    assert wanted.count(smollm2_data.REFUSAL) == wanted.count(smollm2_data.COMPLIANCE) == len(wanted) / 2
+
+
+def test_smollm2s_panel_has_both_sorts_and_each_kind_once() -> None:
+    names = [kind.name for kind in smollm2_panel.KINDS]
+    assert len(set(names)) == len(names) >= 12
+    assert {kind.meant for kind in smollm2_panel.KINDS} == {"benign", "harmful"}

@@ -70,10 +70,32 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- toYaml (mergeOverwrite (deepCopy $common) (deepCopy .class)) -}}
 {{- end -}}
 
+{{- /* The sizes of all GPU classes, as GATE_GPU_MEMORY_GB takes them; nothing where they share one queue. */ -}}
+{{- define "basin-gate.gpuSizes" -}}
+{{- $sizes := list -}}
+{{- range .Values.workers.gpu }}{{ with . }}{{ with .memoryGB }}{{ $sizes = append $sizes (int . | toString) }}{{ end }}{{ end }}{{ end -}}
+{{- join "," (uniq $sizes) -}}
+{{- end -}}
+
+{{- /* The queue that a GPU class scales on. Takes the class. */ -}}
+{{- define "basin-gate.gpuQueue" -}}
+gpu{{ with .memoryGB }}-{{ int . }}{{ end }}
+{{- end -}}
+
+{{- /* The queues that a GPU class serves, its own first. Takes (root, class). */ -}}
+{{- define "basin-gate.gpuQueues" -}}
+{{- $class := .class -}}
+{{- $queues := list (include "basin-gate.gpuQueue" $class) -}}
+{{- if $class.takesSmaller -}}
+{{- range .root.Values.workers.gpu }}{{ with . }}{{ if lt (int .memoryGB) (int $class.memoryGB) }}{{ $queues = append $queues (include "basin-gate.gpuQueue" .) }}{{ end }}{{ end }}{{ end -}}
+{{- end -}}
+{{- join "," (uniq $queues) -}}
+{{- end -}}
+
 {{- /* The ports that pods may connect to anywhere: those of the values, and what the values' own addresses name. */ -}}
 {{- define "basin-gate.egressPorts" -}}
 {{- $ports := .Values.networkPolicy.egressPorts -}}
-{{- with .Values.tracing.endpoint -}}
+{{- range compact (list .Values.tracing.endpoint .Values.access.oidc.issuer) -}}
 {{- $parsed := urlParse . -}}
 {{- $named := regexFind ":[0-9]+$" $parsed.host | trimPrefix ":" -}}
 {{- $ports = append $ports (default (ternary 443 80 (eq $parsed.scheme "https")) $named | int) -}}
@@ -82,4 +104,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $ports = append $ports 26379 -}}
 {{- end -}}
 {{- toYaml (uniq $ports) -}}
+{{- end -}}
+
+{{- /* What GATE_SIGSTORE is: an instance's name, or where the configuration of one is mounted; empty where there is none. */ -}}
+{{- define "basin-gate.sigstore" -}}
+{{- with .Values.sigstore -}}
+{{- if .trustConfigMap -}}
+/etc/basin-gate/sigstore/{{ .key }}
+{{- else -}}
+{{ .instance }}
+{{- end -}}
+{{- end -}}
 {{- end -}}

@@ -99,15 +99,24 @@ env:
 {{- end -}}
 
 {{- /* Mounts of a container. Takes (root, usesState, keys: which entries of the keys' secret it is given,
-       access: which entry of the access secret, if any). */ -}}
+       access: which entry of the access secret, if any; channels: whether it is given those of the notifications). */ -}}
 {{- define "basin-gate.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: state, mountPath: /var/lib/basin-gate}
 {{- with .keys }}
 - {name: keys, mountPath: /etc/basin-gate/keys, readOnly: true}
 {{- end }}
+{{- if and (has "signingKey" .keys) (include "basin-gate.sigstore" .root) }}
+- {name: sigstore-token, mountPath: /var/run/basin-gate/sigstore, readOnly: true}
+{{- if .root.Values.sigstore.trustConfigMap }}
+- {name: sigstore-trust, mountPath: /etc/basin-gate/sigstore, readOnly: true}
+{{- end }}
+{{- end }}
 {{- if and .access .root.Values.access.existingSecret }}
 - {name: access, mountPath: /etc/basin-gate/access, readOnly: true}
+{{- end }}
+{{- if and .channels .root.Values.notifications.existingSecret }}
+- {name: channels, mountPath: /etc/basin-gate/channels, readOnly: true}
 {{- end }}
 {{- if .root.Values.policies }}
 - {name: policies, mountPath: /etc/basin-gate/policies, readOnly: true}
@@ -139,6 +148,17 @@ env:
       - {key: {{ index $.root.Values.keys . }}, path: {{ index $.root.Values.keys . }}}
       {{- end }}
 {{- end }}
+{{- if and (has "signingKey" .keys) (include "basin-gate.sigstore" .root) }}
+- name: sigstore-token
+  projected:
+    defaultMode: 0440
+    sources:
+      - serviceAccountToken: {path: token, audience: {{ .root.Values.sigstore.audience | quote }}, expirationSeconds: 3600}
+{{- with .root.Values.sigstore.trustConfigMap }}
+- name: sigstore-trust
+  configMap: {name: {{ . }}}
+{{- end }}
+{{- end }}
 {{- if and .access .root.Values.access.existingSecret }}
 - name: access
   secret:
@@ -146,6 +166,18 @@ env:
     defaultMode: 0440
     items:
       - {key: {{ index .root.Values.access .access }}, path: {{ index .root.Values.access .access }}}
+{{- end }}
+{{- if .channels }}
+{{- with .root.Values.notifications }}
+{{- if .existingSecret }}
+- name: channels
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    items:
+      - {key: {{ .key }}, path: {{ .key }}}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if .root.Values.policies }}
 - name: policies
@@ -169,6 +201,22 @@ env:
 {{- else -}}
 - name: GATE_TOKENS_FILE
   value: /etc/basin-gate/access/{{ .Values.access.tokens }}
+{{- end }}
+{{- with .Values.access.oidc }}
+{{- if .issuer }}
+- name: GATE_OIDC_ISSUER
+  value: {{ .issuer | quote }}
+- name: GATE_OIDC_AUDIENCE
+  value: {{ .audience | quote }}
+- name: GATE_OIDC_ROLES_CLAIM
+  value: {{ .rolesClaim | quote }}
+- name: GATE_OIDC_ROLES
+  value: {{ $words := list }}{{ range $word, $role := .roles }}{{ $words = append $words (printf "%s=%s" $word $role) }}{{ end }}{{ join "," $words | quote }}
+- name: GATE_OIDC_NAME_CLAIM
+  value: {{ .nameClaim | quote }}
+- name: GATE_OIDC_LEEWAY_S
+  value: {{ .leewaySeconds | quote }}
+{{- end }}
 {{- end }}
 {{- end -}}
 

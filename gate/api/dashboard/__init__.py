@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from gate.api.dashboard import assets, bases, evaluation, fleet, queue, reviews
+from gate.api.dashboard import assets, bases, evaluation, fleet, policies, queue, replay, reviews, waivers
 
 router = APIRouter(include_in_schema=False)
-for part in (fleet, evaluation, bases, queue, reviews):
+for part in (fleet, evaluation, bases, policies, replay, queue, reviews, waivers):
     router.include_router(part.router)
 public = APIRouter(include_in_schema=False)
 public.include_router(assets.router)

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
@@ -13,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from gate.api.access import CALLER
 from gate.api.dashboard.page import HEADERS, PageRoute, page
 from gate.api.door import Door
+from gate.api.samples import samples_of
 from gate.domain.access import Role
 from gate.domain.checkpoint import Checkpoint, Layout, Lineage
 from gate.domain.errors import NotFound, Unavailable
@@ -21,12 +23,14 @@ from gate.domain.overview import EvaluationRow, FleetRow
 from gate.domain.prompts import fitting
 from gate.domain.review import objection
 from gate.domain.verdict import Outcome, ReviewDecision, Verdict
+from gate.domain.waiving import waivable
 from gate.pages.fleet import STEPS, Pace, line, span
 from gate.pages.html_report import failure, html, moment
 from gate.pages.inert import inert
 from gate.pages.narrowing import narrowing_rows
 from gate.pages.rendering import document_policy
-from gate.pages.wording import NEXT
+from gate.pages.waivers import waiver_line
+from gate.pages.wording import FAILED, NEXT
 
 router = APIRouter(prefix="/evaluations", route_class=PageRoute)
 
@@ -49,13 +53,14 @@ def evaluation(request: Request, key: str) -> HTMLResponse:
         open=row.outcome is None,
         steps=steps(row),
         narrowing=narrowing_rows(row.narrowing),
-        next=NEXT.get(kept[0].outcome, "") if kept else "",
+        next=NEXT[kept[0].outcome] if kept else FAILED if row.outcome is not None else "",
         took=span(row.updated_at - row.created_at),
         asked=moment(row.created_at),
         expires=moment(kept[0].expires_at) if kept else "",
         base=next((b for b in door.ledger.bases() if kept and b.digest == kept[0].base_digest), None),
         run=run_url(door, row),
         review=review_of(door, key, kept[0] if kept else None),
+        waivers=waivers_of(door, row, kept[0] if kept else None),
     )
 
 
@@ -103,18 +108,36 @@ def document(door: Door, row: EvaluationRow) -> str:
 
 def review_of(door: Door, key: str, verdict: Verdict | None) -> dict[str, object] | None:
     """What the page says of a review: who decides (or did), and whether whoever looks may; ``None`` where none is due."""
-    made = verdict.review if verdict else None
-    if verdict is None or (made is None and verdict.outcome is not Outcome.NEEDS_REVIEW):
+    glass = next((each.glass for each in door.ledger.glasses(key) if each.unreviewed), None)
+    made = verdict.review if verdict and glass is None else None
+    if verdict is None or (made is None and glass is None and verdict.outcome is not Outcome.NEEDS_REVIEW):
         return None
-    asked, caller = door.ledger.review(key), CALLER.get()
+    caller = CALLER.get()
     return {
         "made": made,
         "at": moment(made.decided_at) if made else "",
-        "asked": asked,
-        "verdict": verdict.digest,
+        "asked": None if glass else door.ledger.review(key, verdict.digest),
+        "glass": glass,
+        "verdict": glass.digest if glass else verdict.digest,
         "may": caller is not None and bool(caller.name) and caller.role >= Role.REVIEWER,
-        "why_not": objection(verdict, ReviewDecision.APPROVE),
+        "why_not": None if glass else objection(verdict, ReviewDecision.APPROVE),
+        "samples": None if glass or made else samples_of(door, key, verdict),
     }
+
+
+def waivers_of(door: Door, row: EvaluationRow, verdict: Verdict | None) -> dict[str, object] | None:
+    """What the page says of waivers: the rules that one could be asked for, each with the form's address, and those open for
+    these bytes; ``None`` where there are neither."""
+    if verdict is None or verdict.candidate_digest is None:
+        return None
+    policy, now = door.standing.policy_of(row.request.policy_digest), door.clock()
+    lines = [waiver_line(each, now) for each in door.ledger.waivers(verdict.candidate_digest)]
+    grants = policy is not None and policy.waivers is not None and verdict.review is None
+    version = {"name": row.request.version.name, "version": row.request.version.version}
+    rules = waivable(verdict.findings) if grants else ()
+    ways = [(rule, f"/waivers/ask?{urlencode(version | {'rule': rule})}") for rule in rules]
+    known = [each for each in lines if each.is_open and each.kept.waiver.policy == row.request.policy]
+    return {"ways": ways, "open": known} if ways or known else None
 
 
 def steps(row: EvaluationRow) -> list[tuple[str, str]]:

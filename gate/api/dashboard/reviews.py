@@ -22,7 +22,7 @@ SHOWN = 100
 def reviews(request: Request) -> HTMLResponse:
     """What waits for a person, the longest waiting first."""
     door: Door = request.app.state.door
-    found = door.ledger.fleet(FleetQuery(outcome="needs_review", sort="oldest", limit=SHOWN))
+    found = door.ledger.fleet(FleetQuery(outcome="needs_review", standing=True, sort="oldest", limit=SHOWN))
     return page(
         "reviews.html",
         here="reviews",
@@ -40,6 +40,7 @@ async def decide(request: Request, key: str) -> Response:
         asked = ReviewAsked.model_validate({**given, "evaluation": key})
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput(f"expected a decision with a reason, found at {first['loc'][0]}: {first['msg']}") from error
+        place = first["loc"][0] if first["loc"] else "the form"
+        raise InvalidInput(f"expected a decision with a reason, found at {place}: {first['msg']}") from error
     await run_in_threadpool(keep, request.app.state.door, asked)
     return RedirectResponse(f"/evaluations/{asked.evaluation}", 303, HEADERS)

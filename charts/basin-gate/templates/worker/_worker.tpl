@@ -21,7 +21,7 @@ spec:
     - name: worker
       image: {{ include "basin-gate.image" (dict "root" .root "image" .values.image) }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-      args: [worker, {{ .queue }}{{ if $job }}, --until-idle, {{ .values.autoscaling.idleSeconds | quote }}{{ end }}]
+      args: [worker, {{ .queues | quote }}{{ if $job }}, --until-idle, {{ .values.autoscaling.idleSeconds | quote }}{{ end }}]
       {{- include "basin-gate.env" .root | nindent 6 }}
         - name: GATE_DEVICE
           value: {{ ternary "cuda" "cpu" (gt $gpus 0) }}
@@ -60,7 +60,8 @@ spec:
     {{- end }}
 {{- end -}}
 
-{{- /* One kind of workers and what scales it. Takes (root, component, queue, values, keys). */ -}}
+{{- /* One kind of workers and what scales it. Takes (root, component, queue: what it scales on, queues: what it serves,
+       values, keys). */ -}}
 {{- define "basin-gate.worker" -}}
 {{- $given := merge (dict "usesState" true) . -}}
 {{- if eq .values.autoscaling.kind "kedaJob" -}}
