@@ -63,6 +63,7 @@ class MlflowServer:
             **(environment or {}),
         }
         self._process: int | None = None
+        self._starts = 0
 
     def start(self, limit_s: float = 180.0) -> None:
         store = Path(self.database.removeprefix("sqlite:///"))
@@ -70,8 +71,9 @@ class MlflowServer:
             shutil.copyfile(Path(an_empty_store().name) / "mlflow.db", store)
         environment, log = os.environ | self._environment, self.folder / "server.log"
         self._process = forks().start(self._arguments(), environment, log, anew=self.anew)
+        self._starts += 1
         deadline = time.monotonic() + limit_s
-        while not self._answers():
+        while not (self._answers() and self._all_up()):
             if not self._runs() or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"MLflow did not start:\n{self.log()}")
@@ -95,7 +97,7 @@ class MlflowServer:
         return True
 
     def log(self) -> str:
-        return (self.folder / "server.log").read_text(errors="replace")[-4000:]
+        return self._text()[-4000:]
 
     def _arguments(self) -> list[str]:
         host, port = self.uri.removeprefix("http://").split(":")
@@ -104,6 +106,13 @@ class MlflowServer:
             *("--backend-store-uri", self.database, "--registry-store-uri", self._registry_uri),
             *("--artifacts-destination", str(self.folder / "artifacts")),
         ]
+
+    def _all_up(self) -> bool:
+        # One process of several answers while the others are still importing.
+        return self._workers == 1 or self._text().count("Application startup complete") >= self._starts * self._workers
+
+    def _text(self) -> str:
+        return (self.folder / "server.log").read_text(errors="replace")
 
     def _answers(self) -> bool:
         try:

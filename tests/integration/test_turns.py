@@ -1,8 +1,11 @@
 """Whose job a free worker begins, on both databases: teams in turn, what somebody waits for first, nothing twice."""
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -199,6 +202,9 @@ def test_as_many_doorbells_as_jobs_bring_every_job_to_its_end_in_fair_order(
 
     monkeypatch.setitem(running.FUNCTIONS, "inspect", inspected)
     monkeypatch.setitem(running.FUNCTIONS, "judge", lambda job: JobDone())
+    # Turns go by the time that workers used: here each look at the clock is a second after the one before.
+    seconds = count(20_000)
+    monkeypatch.setattr(running, "time", SimpleNamespace(time=lambda: float(next(seconds)), monotonic=time.monotonic))
     desk.ask(*"aaa", *"bb")
     queue = FakeQueue()
     while items := desk.ledger.outbox(2e9):
