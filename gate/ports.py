@@ -130,8 +130,11 @@ class Ledger(Protocol):
     ) -> None:
         """Ends a job well. ``then`` is enqueued first, taking the place of a job of that key that waited for this one."""
 
-    def wait(self, claim: Claim, now: float, needs: JobRequest) -> None:
-        """Lets go of a job until ``needs`` (enqueued if absent) has ended, well or not; not counted as an attempt."""
+    def wait(self, claim: Claim, now: float, *needs: JobRequest, progress: Mapping[str, Any] | None = None) -> None:
+        """Lets go of a job until the last of ``needs`` that is open (enqueued if absent) has ended, well or not.
+
+        Not counted as an attempt, unless all of them had ended before the job was begun. ``progress`` as for ``renew``.
+        """
 
     def retry(self, claim: Claim, now: float, *, error: str, delay_s: float, outage: bool = False) -> None:
         """Lets go of a job for ``delay_s``; an ``outage`` of something outside is not counted as an attempt."""
@@ -157,6 +160,9 @@ class Ledger(Protocol):
 
     def job_result(self, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
         """A job's state, result and last error."""
+
+    def job_results(self, keys: Sequence[str]) -> Mapping[str, tuple[str, Mapping[str, Any] | None, str | None]]:
+        """The same of each of these jobs that was ever asked for."""
 
     def backlog(self, now: float) -> Backlog:
         """How much is waiting, for metrics and autoscaling."""

@@ -55,7 +55,7 @@ def _compared(
     profiled = job.ledger.profile(profile.key) is not None
     state, _, failure = job.ledger.job_result(profile.key) or ("not asked for", None, None)
     if not profiled and state != "failed":
-        return JobWaits(profile)
+        return JobWaits((profile,))
     gradients = Places(job.settings).gradients(profile.key)
     static = inspect_folder(folder, _attested(job, base), _existing(gradients), _telling(job))
     evidence = static_evidence(static, lineage, base, policy, suite_digest=profile.payload["suite"])

@@ -18,28 +18,39 @@ from gate.domain import evidence
 from gate.domain.evidence import BasinProfile, CapabilityProfile, Plan, Rollout
 from gate.domain.vocabulary import Extra
 from tasks.bench import Bench, Tell, shared_alpha
+from tasks.drawing import ITSELF, Elsewhere, all_scored, measurable, noise_grid
 from tasks.estimates import curve_point, estimate
-from tasks.measurements.basin import basin_sigma, noise_curves, noise_items
+from tasks.measurements.basin import basin_sigma, noise_items
 from tasks.measurements.benchmark import Benchmark, Scores, answer_loss, opening
 from tasks.measurements.confidence import mean_interval
 from tasks.measurements.crossing import CurvePoint
 from tasks.measurements.gradients import capability_gradients
 from tasks.measurements.memory import until_it_fits
-from tasks.measurements.perturbation import WeightSource, perturb, subseed, weight_norm
+from tasks.measurements.perturbation import WeightSource, subseed, weight_norm
 from tasks.measurements.retention import item_order
 from tasks.measurements.rollouts import Question, greedy_rollouts, sampled_rollouts
 from tasks.measurements.sensitivity import Sensitivity, largest_increase, measure_sensitivity
 from tasks.tampering import tamper
 
+DRAWS_SHARE = 0.65
+"""How much of a profile's time its draws of noise take, about."""
+NOTHING_ELSEWHERE = Elsewhere()
 
-def profile_base(bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tell) -> BasinProfile:
-    """The base's profile; its capability gradients are written to the file ``gradients``."""
+
+def profile_base(
+    bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tell, elsewhere: Elsewhere = NOTHING_ELSEWHERE
+) -> BasinProfile:
+    """The base's profile; its capability gradients are written to the file ``gradients``.
+
+    Draws of noise that were scored ``elsewhere`` are taken from there; all others that are needed are scored here.
+    """
     begun = time.monotonic()
     fits = partial(until_it_fits, forwards=bench.forwards, rows=plan.batch_items)
-    outcomes = fits(lambda: _outcomes(bench, plan, tell))
-    known = _measurable(bench, outcomes)
+    drawn = all_scored(bench, plan, seed, elsewhere, lambda stage, done, *_: tell(stage, DRAWS_SHARE * done))
+    outcomes = drawn[ITSELF]
+    known = measurable(bench.suite, outcomes)
+    curves = noise_grid(bench.suite, plan, seed, drawn).curves(drawn)
     answers = fits(lambda: _answers(bench, plan, seed, known, tell))
-    curves = fits(lambda: _noise(bench, plan, seed, outcomes, tell))
     tell("finding worst-case directions", 0.7)
     gradients_sha256 = fits(lambda: write_gradients(bench, plan, seed, gradients))
     sensitivity = fits(lambda: _sensitivity(bench, plan, seed, known, tell))
@@ -66,47 +77,15 @@ def profile_base(bench: Bench, plan: Plan, seed: int, gradients: Path, tell: Tel
         ),
         gradients_sha256=gradients_sha256,
         seed=seed,
-        provenance=bench.provenance(),
-        seconds=round(time.monotonic() - begun, 3),
+        provenance=_together(bench.provenance(), *elsewhere.provenances),
+        seconds=round(elsewhere.seconds + time.monotonic() - begun, 3),
     )
 
 
-def _outcomes(bench: Bench, plan: Plan, tell: Tell) -> Mapping[str, Scores]:
-    bench.restore()
-    outcomes = {}
-    for place, (name, score) in enumerate(bench.scorers(plan.batch_items).items()):
-        tell(f"scoring the base: {name}", 0.1 * place / len(bench.suite.benchmarks))
-        outcomes[name] = score(range(len(bench.suite.benchmark(name).items)))
-    return outcomes
-
-
-def _measurable(bench: Bench, outcomes: Mapping[str, Scores]) -> Mapping[str, Scores]:
-    """The capabilities the base has: with a score within the margin of nothing, nothing could be lost."""
-    return {b.name: outcomes[b.name] for b in bench.suite.benchmarks if float(np.mean(outcomes[b.name])) > b.margin}
-
-
-def _noise(
-    bench: Bench, plan: Plan, seed: int, outcomes: Mapping[str, Scores], tell: Tell
-) -> Mapping[str, tuple[CurvePoint, ...]]:
-    known = _measurable(bench, outcomes)
-    items = {c: noise_items(o.size, plan.noise_items, item_order(o.size, seed, c)) for c, o in known.items()}
-    steps = len(plan.noise_scales) * plan.noise_draws
-    done = iter(range(steps))
-
-    def place(sigma: float, draw: int) -> None:
-        tell("finding the basin's edge", 0.15 + 0.55 * next(done, steps) / steps)
-        perturb(bench.model, bench.weights, sigma, seed, draw)
-
-    scorers = bench.scorers(plan.batch_items)
-    return noise_curves(
-        place,
-        {c: scorers[c] for c in known},
-        items,
-        known,
-        scales=plan.noise_scales,
-        draws=plan.noise_draws,
-        alpha=shared_alpha(plan.alpha, len(outcomes)),
-    )
+def _together(*provenances: Mapping[str, str]) -> Mapping[str, str]:
+    """What everything was made with: where workers differ, all that they were, in alphabetical order."""
+    names = sorted({name for each in provenances for name in each})
+    return {name: "; ".join(sorted({each[name] for each in provenances if name in each})) for name in names}
 
 
 def write_gradients(bench: Bench, plan: Plan, seed: int, path: Path) -> str:
@@ -195,7 +174,7 @@ def _answers(
     bench.restore()
     found = {}
     for place, (capability, outcomes) in enumerate(capabilities.items()):
-        tell(f"writing the base's answers: {capability}", 0.1 + 0.05 * place / len(capabilities))
+        tell(f"writing the base's answers: {capability}", DRAWS_SHARE + 0.05 * place / len(capabilities))
         order = item_order(outcomes.size, seed, f"{capability}/rollouts")
         items = sorted(order[: plan.rollout_items])
         parts = (items[first : first + plan.batch_items] for first in range(0, len(items), plan.batch_items))

@@ -45,9 +45,9 @@ class JobDone:
 
 @dataclass(frozen=True, slots=True)
 class JobWaits:
-    """The job cannot go on before ``needs`` has ended; it is run again from its start then."""
+    """The job cannot go on before all it needs has ended; it is run again from its start, perhaps sooner."""
 
-    needs: JobRequest
+    needs: tuple[JobRequest, ...]
 
 
 class JobContext:
@@ -158,7 +158,7 @@ def _attempt(context: JobContext) -> tuple[str, Ending]:
         ledger.retry(claim, time.time(), error="the worker was stopped", delay_s=0.0, outage=True)
         raise
     if isinstance(answer, JobWaits):
-        return "waits", lambda now: ledger.wait(claim, now, answer.needs)
+        return "waits", lambda now: ledger.wait(claim, now, *answer.needs, progress=context.told)
     return "done", lambda now: ledger.finish(claim, now, result=answer.result, then=answer.then)
 
 

@@ -25,7 +25,7 @@ def run(job: JobContext) -> JobDone | JobWaits:
     if profile is None:
         state, _, error = job.ledger.job_result(wanted.key) or ("not asked for", None, None)
         if state != "failed":
-            return JobWaits(wanted)
+            return JobWaits((wanted,))
         return _ended(job, unchecked(control, base, policy, f"expected a profile of {base.name}, found none: {error}"))
     job.progress("loading the base", 0.0)
     places = Places(job.settings)

@@ -5,7 +5,7 @@ that was thought dead and comes back can therefore never overwrite what its succ
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -13,10 +13,14 @@ from gate.adapters import ledger_audit, ledger_evaluations, ledger_outbox, ledge
 from gate.adapters.database import insert_new
 from gate.adapters.ledger_tables import ENDED, FAILED, QUEUED, RUNNING, WAITING, job
 from gate.domain.errors import InvalidInput, LostLease
-from gate.domain.jobs import JUDGE, PROFILE, evaluation_of_judge
+from gate.domain.jobs import JUDGE, NOISE, PROFILE, evaluation_of_judge
 from gate.domain.records import Claim, JobRequest
 
+Outcome: TypeAlias = tuple[str, Mapping[str, Any] | None, str | None]
+
 ACTOR = "ledger"
+SHARED = (PROFILE, NOISE)
+"""What is done for all fine-tunes of a base, and so for no registered model."""
 LONGEST_SILENCE_S = 600.0
 
 
@@ -95,20 +99,29 @@ def end(
         ledger_audit.append(c, "job failed", ACTOR, {"job": claim.key, "error": error}, now)
 
 
-def wait(c: sa.Connection, claim: Claim, needs: JobRequest, now: float) -> None:
-    """Lets go of a job until another has ended; goes on at once where it already has."""
-    if needs.key == claim.key:
-        raise InvalidInput(f"job {claim.key}: expected to wait for another job, found itself; name the one it needs")
-    needed_has_ended = _has_ended(c, needs.key)
-    _change(c, claim, {"state": WAITING, "waits_for": needs.key, "lease_until": None, "queued_at": now})
+def wait(
+    c: sa.Connection, claim: Claim, needs: Sequence[JobRequest], now: float, progress: Mapping[str, Any] | None = None
+) -> None:
+    """Lets go of a job until others have ended; goes on at once where they already have."""
+    keys = [each.key for each in needs]
+    if not keys or claim.key in keys:
+        found = "itself" if keys else "none"
+        raise InvalidInput(f"job {claim.key}: expected to wait for other jobs, found {found}; name those it needs")
+    ended = _ended(c, keys)
+    still = [each for each in needs if each.key not in ended]
+    values = {"state": WAITING, "waits_for": (still or needs)[-1].key, "lease_until": None, "queued_at": now}
+    _change(c, claim, values | ({} if progress is None else {"progress": dict(progress)}))
+    begun = ledger_runs.begun_at(c, claim.key, claim.epoch)
     ledger_runs.end(c, claim.key, claim.epoch, ledger_runs.WAITS, now)
-    if needed_has_ended:
-        # Counted as an attempt: a job that keeps waiting for what has already ended must come to an end too.
+    # Counted as an attempt: a job that keeps waiting for what had ended before it looked must come to an end too.
+    in_vain = not still and all(at <= begun for at in ended.values())
+    if not in_vain:
+        c.execute(sa.update(job).where(job.c.key == claim.key).values(attempts=job.c.attempts - 1))
+    inherited = _inherited(c, claim.key)
+    for each in still:
+        _enqueue(c, each, now, None, inherited)
+    if not still:
         _let_go_on(c, now, job.c.key == claim.key)
-        return
-    for_model = c.execute(sa.select(job.c.model).where(job.c.key == claim.key)).scalar()
-    enqueue(c, [needs], now, model=for_model)
-    c.execute(sa.update(job).where(job.c.key == claim.key).values(attempts=job.c.attempts - 1))
 
 
 def retry(c: sa.Connection, claim: Claim, now: float, *, error: str, delay_s: float, outage: bool) -> None:
@@ -165,10 +178,15 @@ def due(c: sa.Connection, queue: str, now: float, limit: int) -> Sequence[str]:
     return list(c.execute(found).scalars())
 
 
-def outcome(c: sa.Connection, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
+def outcome(c: sa.Connection, key: str) -> Outcome | None:
     """A job's state, result and last error."""
-    row = c.execute(sa.select(job.c.state, job.c.result, job.c.error).where(job.c.key == key)).first()
-    return None if row is None else (row.state, row.result, row.error)
+    return outcomes(c, [key]).get(key)
+
+
+def outcomes(c: sa.Connection, keys: Sequence[str]) -> Mapping[str, Outcome]:
+    """State, result and last error of those of the jobs that are there."""
+    found = sa.select(job.c.key, job.c.state, job.c.result, job.c.error).where(job.c.key.in_(keys))
+    return {row.key: (row.state, row.result, row.error) for row in c.execute(found)}
 
 
 def counts(c: sa.Connection) -> Mapping[tuple[str, str], int]:
@@ -208,7 +226,7 @@ def _enqueue(
         "not_before": now,
         "queued_at": now,
     }
-    asked |= inherited if request.kind != PROFILE else {**inherited, "model": None}
+    asked |= inherited if request.kind not in SHARED else {**inherited, "model": None}
     traceparent = tracing.carrier()
     if traceparent is not None:
         asked["trace"] = traceparent
@@ -230,9 +248,15 @@ def _ask_anew(c: sa.Connection, key: str, asked: Mapping[str, Any], replacing: s
 
 
 def _has_ended(c: sa.Connection, key: str) -> bool:
-    # The row is locked: it cannot end between this look and the moment somebody is seen waiting for it.
-    row = c.execute(sa.select(job.c.state).where(job.c.key == key).with_for_update()).first()
-    return row is not None and row.state in ENDED
+    return key in _ended(c, [key])
+
+
+def _ended(c: sa.Connection, keys: Sequence[str]) -> Mapping[str, float]:
+    """Those of the jobs that have ended, and when."""
+    # The rows are locked: they cannot end between this look and the moment somebody is seen waiting for them.
+    wanted = sa.select(job.c.key, job.c.state, job.c.ended_at).where(job.c.key.in_(keys))
+    rows = c.execute(wanted.order_by(job.c.key).with_for_update()).all()
+    return {row.key: row.ended_at or 0.0 for row in rows if row.state in ENDED}
 
 
 def _let_go_on(c: sa.Connection, now: float, which: sa.ColumnElement[bool]) -> int:

@@ -40,6 +40,12 @@ def end(c: sa.Connection, job: str, epoch: int, outcome: str, now: float, error:
     _close(c, told, now, job_run.c.job == job, job_run.c.epoch == epoch)
 
 
+def begun_at(c: sa.Connection, job: str, epoch: int) -> float:
+    """When a run began, in Unix seconds."""
+    which = job_run.c.job == job, job_run.c.epoch == epoch
+    return float(c.execute(sa.select(job_run.c.begun_at).where(*which)).scalar_one())
+
+
 def _close(c: sa.Connection, outcome: str, now: float, *which: sa.ColumnElement[bool]) -> None:
     still_open = sa.update(job_run).where(*which, job_run.c.outcome.is_(None))
     c.execute(still_open.values(outcome=outcome, ended_at=now))

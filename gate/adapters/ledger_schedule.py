@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from gate.adapters import ledger_jobs
 from gate.adapters.ledger_tables import ENDED, QUEUED, RUNNING, evaluation, job, job_run
-from gate.domain.jobs import JUDGE, inspect_key, judge_key, measure_key
+from gate.domain.jobs import JUDGE, NOISE, PROFILE, inspect_key, judge_key, measure_key, noise_prefix
 from gate.domain.records import Claim
 from gate.domain.scheduling import AWAITED_S, Lane, Sharing, Turn, by_team, turns, with_use
 
@@ -27,11 +27,19 @@ def await_verdict(c: sa.Connection, evaluation_key: str, now: float) -> None:
     """Marks the jobs that an evaluation still needs, and what they wait for, as waited for by somebody now."""
     evidence = c.execute(sa.select(evaluation.c.evidence_key).where(evaluation.c.key == evaluation_key)).scalar()
     own = [inspect_key(evaluation_key), judge_key(evaluation_key), *([measure_key(evidence)] if evidence else [])]
-    needed = sa.select(job.c.waits_for).where(job.c.key.in_(own), job.c.waits_for.is_not(None))
-    which = sa.select(job.c.key).where(sa.or_(job.c.key.in_(own), job.c.key.in_(needed)), job.c.state.not_in(ENDED))
+    waited_for = sa.select(job.c.waits_for).where(job.c.key.in_(own), job.c.waits_for.is_not(None))
+    needed = c.execute(waited_for).scalars().all()
+    parts = [_draws_of(key) for key in needed if key.startswith(f"{PROFILE}:")]
+    which = sa.select(job.c.key).where(sa.or_(job.c.key.in_([*own, *needed]), *parts), job.c.state.not_in(ENDED))
     # In the order of their keys, as everywhere: transactions that meet do not deadlock.
     keys = c.execute(which.order_by(job.c.key).with_for_update()).scalars().all()
     c.execute(sa.update(job).where(job.c.key.in_(keys)).values(awaited_at=now))
+
+
+def _draws_of(profile: str) -> sa.ColumnElement[bool]:
+    """The draws of noise of a profile that are still to be scored."""
+    mine = job.c.key.startswith(noise_prefix(profile), autoescape=True)
+    return sa.and_(job.c.state.in_((QUEUED, RUNNING)), job.c.kind == NOISE, mine)
 
 
 def _judgement(c: sa.Connection, queue: str, owner: str, lease_s: float, now: float) -> Claim | None:

@@ -104,8 +104,8 @@ class SqlLedger(SqlDecisions):
     ) -> None:
         self._database.write(lambda c: ledger_jobs.end(c, claim, now, state=DONE, result=result, then=then))
 
-    def wait(self, claim: Claim, now: float, needs: JobRequest) -> None:
-        self._database.write(lambda c: ledger_jobs.wait(c, claim, needs, now))
+    def wait(self, claim: Claim, now: float, *needs: JobRequest, progress: Mapping[str, Any] | None = None) -> None:
+        self._database.write(lambda c: ledger_jobs.wait(c, claim, needs, now, progress))
 
     def retry(self, claim: Claim, now: float, *, error: str, delay_s: float, outage: bool = False) -> None:
         self._database.write(lambda c: ledger_jobs.retry(c, claim, now, error=error, delay_s=delay_s, outage=outage))
@@ -138,6 +138,9 @@ class SqlLedger(SqlDecisions):
 
     def job_result(self, key: str) -> tuple[str, Mapping[str, Any] | None, str | None] | None:
         return self._database.read(lambda c: ledger_jobs.outcome(c, key))
+
+    def job_results(self, keys: Sequence[str]) -> Mapping[str, tuple[str, Mapping[str, Any] | None, str | None]]:
+        return self._database.read(lambda c: ledger_jobs.outcomes(c, keys))
 
     def backlog(self, now: float) -> Backlog:
         def work(c: sa.Connection) -> Backlog:

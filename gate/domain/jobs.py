@@ -1,10 +1,11 @@
-"""The jobs: the four that an evaluation walks through, those that look again later; queues and unique keys."""
+"""The jobs: those that an evaluation walks through, those that look again later; queues and unique keys."""
 
 from gate.domain.checkpoint import Base
 from gate.domain.evidence import digest_json
 
 INSPECT = "inspect"
 PROFILE = "profile"
+NOISE = "noise"
 MEASURE = "measure"
 JUDGE = "judge"
 REHASH = "rehash"
@@ -13,7 +14,7 @@ REVIEW = "review"
 REJUDGE = "rejudge"
 GLASS = "glass"
 EXTEND = "extend"
-KINDS = (INSPECT, PROFILE, MEASURE, JUDGE, REHASH, SELFCHECK, REVIEW, REJUDGE, GLASS, EXTEND)
+KINDS = (INSPECT, PROFILE, NOISE, MEASURE, JUDGE, REHASH, SELFCHECK, REVIEW, REJUDGE, GLASS, EXTEND)
 
 CPU_QUEUE = "cpu"
 GPU_QUEUE = "gpu"
@@ -32,6 +33,20 @@ def profile_key(base_digest: str, suite_digest: str, plan_digest: str) -> str:
     'profile:b:s:p'
     """
     return f"{PROFILE}:{base_digest}:{suite_digest}:{plan_digest}"
+
+
+def noise_prefix(profile: str) -> str:
+    """What the keys begin with of all draws of noise that a profile with that key is made of."""
+    return f"{NOISE}:{profile}:"
+
+
+def noise_key(profile: str, sigma: float, draw: int) -> str:
+    """The job that scores a base under one draw of noise at one scale; at scale 0 it is the base itself.
+
+    >>> noise_key(profile_key("b", "s", "p"), 0.005, 3)
+    'noise:profile:b:s:p:0.005:3'
+    """
+    return f"{noise_prefix(profile)}{sigma}:{draw}"
 
 
 def measure_key(evidence_key: str) -> str:

@@ -98,7 +98,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 def test_it_waits_while_the_profile_is_still_to_be_made(bench: Bench) -> None:
     context = bench.claimed(inspect_key(bench.ask(STAGED, "1", "staged base")))
-    assert inspect.run(context) == JobWaits(profile_job(bench.base, bench.policies.policies[0]))
+    assert inspect.run(context) == JobWaits((profile_job(bench.base, bench.policies.policies[0]),))
 
 
 def test_a_sound_candidate_of_an_unprofiled_base_ends_in_an_error_that_says_why(bench: Bench) -> None:
@@ -141,7 +141,7 @@ def test_a_candidate_is_profiled_and_measured_on_the_smallest_device_that_holds_
     waits = inspect.run(context)
 
     assert isinstance(waits, JobWaits)
-    assert waits.needs.queue == "gpu-24"
+    assert [each.queue for each in waits.needs] == ["gpu-24"]
 
 
 def of_70b(bench: Bench) -> Base:

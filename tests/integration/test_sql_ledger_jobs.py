@@ -153,6 +153,44 @@ def test_waiting_again_and_again_for_what_has_ended_spends_attempts(desk: Desk) 
     assert desk.state("b") == "failed"
 
 
+def test_a_job_can_wait_for_several_which_are_all_asked_for_at_once(desk: Desk) -> None:
+    desk.ledger.enqueue([a_job("a"), a_job("there")], desk.now)
+    desk.ledger.finish(desk.claimed("there"), desk.now)
+    desk.clear_outbox()
+    told = {"stage": "collecting", "fraction": 0.25}
+    desk.ledger.wait(desk.claimed("a"), desk.now, a_job("b"), a_job("there"), a_job("c"), progress=told)
+    assert desk.doorbells() == ["b", "c"]
+    desk.ledger.finish(desk.claimed("c"), desk.now)
+    waiting = desk.claimed("a")
+    assert waiting.attempts == 1
+    desk.ledger.wait(waiting, desk.now, a_job("b"), a_job("there"), a_job("c"))
+    assert desk.state("a") == "waiting"
+    desk.ledger.fail(desk.claimed("b"), desk.now, error="broken")
+    assert desk.claimed("a").attempts == 1
+    states = {
+        key: state for key, (state, *_) in desk.ledger.job_results(["b", "c", "there", "never asked for"]).items()
+    }
+    assert states == {"b": "failed", "c": "done", "there": "done"}
+
+
+def test_what_ended_while_a_job_looked_is_no_waiting_in_vain(desk: Desk) -> None:
+    desk.ledger.enqueue([a_job("a"), a_job("b"), a_job("c")], desk.now)
+    desk.ledger.finish(desk.claimed("b"), desk.now)
+    looking, late = desk.claimed("a"), desk.claimed("c")
+    desk.ledger.finish(late, desk.now)
+    desk.ledger.wait(looking, desk.now, a_job("b"), a_job("c"))
+    again = desk.claimed("a")
+    assert again.attempts == 1
+    desk.ledger.wait(again, desk.now, a_job("b"), a_job("c"))
+    assert desk.claimed("a").attempts == 2
+
+
+def test_a_job_that_waits_for_nothing_is_refused(desk: Desk) -> None:
+    desk.ledger.enqueue([a_job("a")], desk.now)
+    with pytest.raises(InvalidInput, match="found none"):
+        desk.ledger.wait(desk.claimed("a"), desk.now)
+
+
 def test_a_job_cannot_wait_for_itself(desk: Desk) -> None:
     desk.ledger.enqueue([a_job("a")], desk.now)
     with pytest.raises(InvalidInput, match="found itself"):

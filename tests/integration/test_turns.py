@@ -15,7 +15,7 @@ from fakes import FakeQueue
 
 from gate.adapters.sql_ledger import SqlLedger, migrate
 from gate.domain.evaluation import EvaluationRequest
-from gate.domain.jobs import inspect_key, judge_key
+from gate.domain.jobs import inspect_key, judge_key, noise_key
 from gate.domain.records import Claim, JobRequest
 from gate.domain.scheduling import AWAITED_S, Sharing
 from gate.settings import Settings
@@ -145,6 +145,33 @@ def test_somebody_who_waits_for_a_version_waits_for_its_bases_profile_too(desk: 
     begun = desk.begin(rung="profile:other")
     assert begun is not None
     assert begun.key == "profile:mine"
+
+
+def test_somebody_who_waits_for_a_version_waits_for_its_bases_draws_of_noise_too(desk: Desk) -> None:
+    [key] = desk.ask("a")
+    claim = desk.ledger.claim(inspect_key(key), "w", 60, desk.now)
+    assert claim is not None
+    desk.ledger.wait(claim, desk.now, JobRequest("profile:mine", "profile", "gpu", {}))
+    profiles = [JobRequest("profile:other", "profile", "gpu", {}), JobRequest("profile:mine", "profile", "gpu", {})]
+    desk.ledger.enqueue(profiles, desk.now)
+    for profile in ("profile:other", "profile:mine"):
+        profiling = desk.ledger.claim(profile, "w", 60, desk.now)
+        assert profiling is not None
+        draws = [JobRequest(noise_key(profile, 0.01, draw), "noise", "gpu", {}) for draw in range(2)]
+        desk.ledger.wait(profiling, desk.now, *draws)
+        desk.now += 1
+    desk.ledger.await_verdict(key, desk.now)
+    begun = []
+    for _ in range(3):
+        claim = desk.begin(rung=noise_key("profile:mine", 0.01, 0))
+        assert claim is not None
+        begun.append(claim.key)
+        desk.now += 1
+    assert begun == [
+        noise_key("profile:mine", 0.01, 0),
+        noise_key("profile:other", 0.01, 0),
+        noise_key("profile:mine", 0.01, 1),
+    ]
 
 
 def test_judging_comes_before_all_else(desk: Desk) -> None:

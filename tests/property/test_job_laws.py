@@ -89,9 +89,10 @@ class JobLaws(RuleBasedStateMachine):
         if self.writes(claim, lambda: self.ledger.retry(claim, self.now, error="busy", delay_s=1.0, outage=outage)):
             del self.holders[claim.key]
 
-    @rule(claim=claims, key=st.sampled_from(KEYS))
-    def wait(self, claim: Claim, key: str) -> None:
-        if key < claim.key and self.writes(claim, lambda: self.ledger.wait(claim, self.now, a_job(key))):
+    @rule(claim=claims, keys=st.lists(st.sampled_from(KEYS), min_size=1, unique=True))
+    def wait(self, claim: Claim, keys: list[str]) -> None:
+        needs = [a_job(key) for key in keys if key < claim.key]
+        if needs and self.writes(claim, lambda: self.ledger.wait(claim, self.now, *needs)):
             del self.holders[claim.key]
 
     @rule(claim=claims)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tasks.measurements.basin import basin_sigma, curve_point, noise_curves, noise_items
+from tasks.measurements.basin import NoiseGrid, basin_sigma, curve_point, noise_curves, noise_items
 from tasks.measurements.confidence import Interval, least_error
 from tasks.measurements.crossing import CurvePoint, crossing
 from tasks.measurements.headroom import headroom, line_curves
@@ -34,15 +34,8 @@ class HalfSpaces:
 
 def basin_of(model: HalfSpaces, tolerance: float, draws: int = 8) -> Interval:
     items = range(model.w.shape[0])
-    curves = noise_curves(
-        model.perturb,
-        {"c": model.score},
-        {"c": items},
-        {"c": np.ones(len(items))},
-        scales=SCALES,
-        draws=draws,
-        alpha=0.05,
-    )
+    grid = NoiseGrid(SCALES, draws, {"c": items}, {"c": np.ones(len(items))}, 0.05)
+    curves = noise_curves(grid, model.perturb, {"c": model.score})
     return basin_sigma(curves["c"], 1.0, tolerance)
 
 
@@ -75,15 +68,9 @@ def test_a_capability_that_is_gone_is_not_scored_further() -> None:
     tiny = HalfSpaces(items=50, b=-2.0)
     tiny.perturb = model.perturb
     items = range(50)
-    curves = noise_curves(
-        model.perturb,
-        {"kept": model.score, "gone": lambda chosen: np.zeros(len(chosen))},
-        {"kept": items, "gone": items},
-        {"kept": np.ones(50), "gone": np.ones(50)},
-        scales=SCALES,
-        draws=3,
-        alpha=0.05,
-    )
+    grid = NoiseGrid(SCALES, 3, {"kept": items, "gone": items}, {"kept": np.ones(50), "gone": np.ones(50)}, 0.05)
+    score = {"kept": model.score, "gone": lambda chosen: np.zeros(len(chosen))}
+    curves = noise_curves(grid, model.perturb, score)
     assert len(curves["kept"]) == len(SCALES)
     assert [p.at for p in curves["gone"]] == [0.2, 0.4]
     assert basin_sigma(curves["gone"], 1.0, 0.1).upper == 0.2

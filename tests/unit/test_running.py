@@ -89,7 +89,7 @@ def test_a_doorbell_for_a_job_that_is_done_does_nothing(ledger: SqlLedger, does:
 
 
 def test_a_job_that_needs_another_waits_for_it(ledger: SqlLedger, does: Any) -> None:
-    does(lambda job: JobWaits(JobRequest("b", "profile", "gpu")))
+    does(lambda job: JobWaits((JobRequest("b", "profile", "gpu"),)))
     assert run(ledger) == "waits"
     assert (ledger.job_result("a") or ("",))[0] == "waiting"
     assert (ledger.job_result("b") or ("",))[0] == "queued"
@@ -99,7 +99,7 @@ def test_a_job_that_keeps_waiting_for_what_has_ended_fails(ledger: SqlLedger, do
     does(lambda job: JobDone(), "profile")
     ledger.enqueue([JobRequest("b", "profile", "cpu")], 0.0)
     assert run(ledger, "b") == "done"
-    does(lambda job: JobWaits(JobRequest("b", "profile", "gpu")))
+    does(lambda job: JobWaits((JobRequest("b", "profile", "gpu"),)))
     assert [run(ledger) for _ in range(4)] == ["waits", "waits", "failed", "nothing"]
 
 
