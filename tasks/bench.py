@@ -23,6 +23,7 @@ from tasks.measurements.benchmark import ScoreItems, scorer
 from tasks.measurements.confidence import Interval
 from tasks.measurements.language import Forwards
 from tasks.measurements.perturbation import write_weights
+from tasks.placing import devices_of, names_of
 from tasks.sandbox import check_items
 from tasks.suites import Suite, load_suite
 
@@ -48,23 +49,23 @@ class Bench:
     suite: Suite
     model: Any
     tokenizer: Any
-    device: str
     ancestor: Callable[[], Path] | None = None
     forwards: Forwards = field(default_factory=Forwards)
 
     @classmethod
     def load(cls, base: Base, folder: Path, device: str, compute_dtype: ComputeDtype = ComputeDtype.STORED) -> "Bench":
-        """Loads the base from its folder, whose bytes must be the onboarded ones.
+        """Loads the base from its folder, whose bytes must be the onboarded ones, onto a device or several (`devices_of`).
 
-        Raises `NotMeasurable` for a suite with code where nobody may run it, or whose tests prove nothing.
+        Raises `NotMeasurable` for a suite with code where nobody may run it, or whose tests prove nothing, and for a
+        base that the devices do not hold.
         """
         check_bytes(base, folder)
         suite = load_suite(base.suite)
         check_suite(suite)
         located = locate(folder)
         weights = SafetensorsWeights.open(located)
-        model, tokenizer = load_model(located, weights, device, _TORCH[compute_dtype])
-        return cls(base, located, weights, suite, model, tokenizer, device)
+        model, tokenizer = load_model(located, weights, devices_of(device), _TORCH[compute_dtype])
+        return cls(base, located, weights, suite, model, tokenizer)
 
     def ask(self, suite: Suite) -> None:
         """Asks the items of another suite from now on. Raises `NotMeasurable` as ``load`` does."""
@@ -83,7 +84,7 @@ class Bench:
     def provenance(self) -> Mapping[str, str]:
         """What the numbers were made with."""
         return {
-            "device": self.device if self.device == "cpu" else torch.cuda.get_device_name(self.device),
+            "device": names_of(self.model),
             "dtype": str(next(self.model.parameters()).dtype).removeprefix("torch."),
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -121,19 +122,6 @@ def file_digest(folder: Path, path: str) -> FileDigest:
     with (folder / path).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return FileDigest(path=path, sha256=sha256, size=file.tell())
-
-
-def device_of(wanted: str) -> str:
-    """The torch device meant by ``auto`` or named outright.
-
-    >>> device_of("cpu")
-    'cpu'
-    """
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def shared_alpha(alpha: float, capabilities: int) -> float:

@@ -5,7 +5,7 @@ Nothing here runs anything that came with the artifacts: weights are read from s
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from gate.domain.errors import NotMeasurable
 from tasks.deltas import FullDelta, LoraDelta, WrongBase, open_delta
 from tasks.layouts import Located, locate, too_deep
 from tasks.measurements.perturbation import WeightSource
+from tasks.placing import placed
 from tasks.weights import SafetensorsWeights
 
 __all__ = [
@@ -42,22 +43,22 @@ def widest_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
 def load_model(
     located: Located,
     weights: WeightSource | None = None,
-    device: str | torch.device = "cpu",
+    devices: Sequence[str] = ("cpu",),
     dtype: torch.dtype | None = None,
 ) -> tuple[nn.Module, Any]:
-    """The model of a located checkpoint, in evaluation mode, and its tokenizer.
+    """The model of a located checkpoint, in evaluation mode, and its tokenizer; split over devices where the first is too small.
 
     ``weights`` are put into the located configuration (``None``: the located weights). ``dtype`` defaults to the
     weights' own; give float32 for an update that bfloat16 would round away. Raises NotMeasurable where the
     checkpoint wants code of its own, or its tensors are not the architecture's.
     """
     if weights is not None:
-        return _model(located, weights, device, dtype), load_tokenizer(located)
+        return _model(located, weights, devices, dtype), load_tokenizer(located)
     with SafetensorsWeights.open(located) as own:
-        return _model(located, own, device, dtype), load_tokenizer(located)
+        return _model(located, own, devices, dtype), load_tokenizer(located)
 
 
-def _model(located: Located, weights: WeightSource, device: str | torch.device, dtype: torch.dtype | None) -> nn.Module:
+def _model(located: Located, weights: WeightSource, devices: Sequence[str], dtype: torch.dtype | None) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
@@ -75,8 +76,7 @@ def _model(located: Located, weights: WeightSource, device: str | torch.device, 
     wrong = {what: sorted(map(str, info[what]))[:5] for what in ("missing_keys", "unexpected_keys") if info[what]}
     if wrong:
         raise NotMeasurable(f"expected the tensors of {kind.__name__}, found {wrong}; save the whole model again")
-    loaded: nn.Module = model.to(device).eval()
-    return loaded
+    return placed(model, devices).eval()
 
 
 def _trusted_folder(located: Located) -> Path:

@@ -1,8 +1,6 @@
 """The bench's part of ``basin-gate doctor``: is there a device, and does what will be measured fit into it?"""
 
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
@@ -13,9 +11,7 @@ from gate.domain.errors import NotMeasurable
 from gate.domain.examination import Check, Finding, ok, problem, unchecked
 from gate.domain.gpu_sizes import GB, GpuSizes, bytes_needed
 from gate.settings import Settings
-from tasks.bench import device_of
-
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+from tasks.placing import devices_of, memory
 
 
 def checks(settings: Settings) -> Iterator[Check]:
@@ -24,16 +20,17 @@ def checks(settings: Settings) -> Iterator[Check]:
 
 
 def device(settings: Settings) -> Iterator[Finding]:
-    """A device that is there, and holds the largest onboarded base."""
+    """Devices that are there, and together hold the largest onboarded base."""
     try:
-        place = device_of(settings.device)
-        torch.zeros(1, device=place)
-        total = memory(place)
+        places = devices_of(settings.device)
+        for place in places:
+            torch.zeros(1, device=place)
+        total = sum(memory(place) for place in places)
     except (RuntimeError, ValueError, AssertionError) as error:
         fix = "set GATE_DEVICE to auto, cpu or a device of this machine; for CUDA, check the driver and torch's build"
         yield problem("device", f"a torch device {settings.device!r}", str(error).splitlines()[0], fix)
         return
-    yield ok("device", f"{place} with {total / 1e9:.1f} GB")
+    yield ok("device", f"{', '.join(places)} with {total / 1e9:.1f} GB")
     largest = max(_bases(settings), key=bytes_needed, default=None)
     sizes = settings.gpu_sizes()
     if largest is None:
@@ -63,7 +60,7 @@ def placed(base: Base, sizes: GpuSizes) -> Finding:
 
 
 def fits(base: Base, total: float) -> Finding:
-    """Whether a device of ``total`` bytes holds what measuring against the base takes."""
+    """Whether devices of ``total`` bytes together hold what measuring against the base takes."""
     need = f"{bytes_needed(base) / 1e9:.1f} GB for base {base.name}"
     if base.checkpoint.parameters == 0:
         fix = f"onboard it again: basin-gate base add {base.source} --suite {base.suite}"
@@ -72,12 +69,3 @@ def fits(base: Base, total: float) -> Finding:
         fix = "run the gpu queue's worker where there is more memory (GATE_DEVICE), or onboard a smaller base"
         return problem("device memory", need, f"{total / 1e9:.1f} GB", fix)
     return ok("device memory", f"{need} of {total / 1e9:.1f} GB")
-
-
-def memory(place: str) -> float:
-    """Bytes of memory of a device; of this machine (or its container) for the CPU and what shares its memory."""
-    if place.startswith("cuda"):
-        return float(torch.cuda.mem_get_info(place)[1])
-    here = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
-    return min(here, float(limit)) if limit.isdigit() else here

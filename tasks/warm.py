@@ -6,7 +6,7 @@ import torch
 
 from gate.domain.checkpoint import Base
 from gate.domain.evidence import ComputeDtype
-from tasks.bench import Bench, device_of
+from tasks.bench import Bench
 from tasks.suites import load_suite
 
 _kept: dict[tuple[str, str, str, ComputeDtype], Bench] = {}
@@ -27,7 +27,7 @@ def warm_bench(
     the files may have been changed. Raises `InvalidInput` where they were changed since then.
     """
     use_threads(threads)
-    key = (base.digest, base.suite, device_of(device), compute_dtype)
+    key = (base.digest, base.suite, device, compute_dtype)
     if key not in _kept:
         _kept.clear()
         _kept[key] = Bench.load(base, folder, *key[2:])

@@ -42,6 +42,7 @@ from gate.domain.access import Role
 from gate.settings import Settings
 from tasks.bases import read_wanted
 from tasks.cli import register
+from tasks.placing import devices_of
 from tasks.suites import load_suite
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "admission"
@@ -141,7 +142,7 @@ def test_keda_asks_for_a_number_that_the_api_tells(tmp_path: Path) -> None:
     client = TestClient(create_app(door, EVERYBODY))
     scaled = of_kind(rendered("production"), "ScaledObject")
 
-    assert len(scaled) == 3
+    assert len(scaled) == 4
     for name, manifest in scaled.items():
         (trigger,) = manifest["spec"]["triggers"]
         url, location = trigger["metadata"]["url"], trigger["metadata"]["valueLocation"]
@@ -215,9 +216,11 @@ def test_a_gpu_worker_is_given_its_gpu_and_one_without_measures_on_the_cpu() -> 
     a10 = container(component(rendered("production"), "gpu-a10"))
     mig = component(rendered("production"), "gpu-mig")
     plain = container(component(rendered("trial"), GPU))
-    device = {c["name"]: c.get("value") for c in a10["env"]}["GATE_DEVICE"]
+    pair = container(component(rendered("production"), "gpu-pair"))
+    devices = [{c["name"]: c.get("value") for c in each["env"]}["GATE_DEVICE"] for each in (a10, pair)]
 
-    assert (a10["resources"]["limits"]["nvidia.com/gpu"], device) == (1, "cuda")
+    assert [each["resources"]["limits"]["nvidia.com/gpu"] for each in (a10, pair)] == [1, 2]
+    assert [devices_of(each) for each in devices] == [("cuda:0",), ("cuda:0", "cuda:1")]
     assert container(mig)["resources"]["limits"]["nvidia.com/mig-3g.40gb"] == 1
     assert mig["runtimeClassName"] == "nvidia"
     assert not any("nvidia" in name for name in plain["resources"]["limits"])
@@ -356,11 +359,13 @@ def test_an_issuers_tokens_are_taken_by_whatever_serves_the_api_as_the_values_sa
 
 def test_a_gpu_class_serves_what_its_device_holds_and_smaller_ones_where_it_is_told_to() -> None:
     shared = {name: container(component(rendered("existing"), name))["args"] for name in ("gpu-default", "gpu-small")}
-    own = {name: container(component(rendered("production"), name))["args"] for name in ("gpu-a10", "gpu-mig")}
+    own = {
+        name: container(component(rendered("production"), name))["args"] for name in ("gpu-a10", "gpu-mig", "gpu-pair")
+    }
 
     assert shared == {"gpu-default": ["worker", "gpu-80,gpu-24"], "gpu-small": ["worker", "gpu-24"]}
-    assert own == {"gpu-a10": ["worker", "gpu-24"], "gpu-mig": ["worker", "gpu-40"]}
-    assert queues_of("production") == ("cpu", "gpu-24", "gpu-40")
+    assert own == {"gpu-a10": ["worker", "gpu-24"], "gpu-mig": ["worker", "gpu-40"], "gpu-pair": ["worker", "gpu-160"]}
+    assert queues_of("production") == ("cpu", "gpu-24", "gpu-40", "gpu-160")
     assert queues_of("trial") == ("cpu", "gpu")
 
 

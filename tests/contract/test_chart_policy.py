@@ -179,7 +179,7 @@ def test_the_values_that_are_refused_below_are_accepted_without_their_fault() ->
         ("database.url=mysql://db/gate", "does not match pattern"),
         ("api.autoscaling.kind=keda", "value must be one of"),
         ("state.accessModes={ReadOnlyMany}", "value must be one of"),
-        ("workers.gpu.default.gpu.count=2", "maximum"),
+        ("workers.gpu.default.gpu.count=17", "maximum"),
         ("workers.gpu.Big.resources.limits.memory=1Gi", "Big"),
         ("suites.s.items\\.jsonl=x", "suite.yaml"),
     ],

@@ -24,7 +24,7 @@ spec:
       args: [worker, {{ .queues | quote }}{{ if $job }}, --until-idle, {{ .values.autoscaling.idleSeconds | quote }}{{ end }}]
       {{- include "basin-gate.env" .root | nindent 6 }}
         - name: GATE_DEVICE
-          value: {{ ternary "cuda" "cpu" (gt $gpus 0) }}
+          value: {{ include "basin-gate.devices" $gpus }}
         - name: GATE_STOP_GRACE_S
           value: {{ .root.Values.workers.stopGraceSeconds | quote }}
         {{- if not $job }}
@@ -111,6 +111,13 @@ spec:
 {{- end -}}
 
 {{- /* Requests and limits, the GPUs as a limit alone: they cannot be overcommitted. */ -}}
+{{- /* The devices of a pod with so many GPUs, as torch names them. */ -}}
+{{- define "basin-gate.devices" -}}
+{{- $names := list -}}
+{{- range until . -}}{{- $names = append $names (printf "cuda:%d" .) -}}{{- end -}}
+{{- default "cpu" (join "," $names) | quote -}}
+{{- end -}}
+
 {{- define "basin-gate.workerResources" -}}
 {{- $resources := deepCopy .values.resources -}}
 {{- $gpus := int (dig "gpu" "count" 0 .values) -}}
