@@ -1,11 +1,12 @@
 """What a candidate is measured for only where the plan's ``also`` asks: none of it slows a verdict that does not."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from gate.domain.evidence import Name
+from gate.domain.evidence import LayerDisplacement, Name
 from gate.domain.vocabulary import Extra
 from tasks.alignment_stage import measure_alignment
 from tasks.deltas import LoraDelta
@@ -31,14 +32,24 @@ LAYER = re.compile(r"\.(\d+)\.")
 
 
 def measure_spectrum(m: Measuring) -> None:
-    """The stable rank of the update."""
+    """The stable rank of the update, and the largest singular value of each of its matrices."""
     m.tell("counting the update's directions", 1.0)
     names = [name for name in m.delta.names() if len(m.bench.weights.entry(name).shape) > 1]
-    found = stable_rank(_energies(m, names), m.plan.alpha)
+    energies = dict(zip(names, _energies(m, names), strict=True))
+    layers = tuple(_with_spectrum(layer, energies.get(layer.tensor)) for layer in m.evidence.layers)
+    m.evidence = m.evidence.model_copy(update={"layers": layers})
+    found = stable_rank(energies.values(), m.plan.alpha)
     if found is None:
         m.leave_out(Name.STABLE_RANK, None, NOTHING_MOVED)
     else:
         m.add(measurement(Name.STABLE_RANK, None, found))
+
+
+def _with_spectrum(layer: LayerDisplacement, energy: Energy | None) -> LayerDisplacement:
+    if energy is None or not energy.total:
+        return layer
+    largest = {"spectral_norm": math.sqrt(energy.top), "spectral_norm_at_most": math.sqrt(energy.top_at_most)}
+    return layer.model_copy(update=largest)
 
 
 def _energies(m: Measuring, names: list[str]) -> Iterator[Energy]:

@@ -91,12 +91,34 @@ class Defect(Frozen):
 
 
 class LayerDisplacement(Frozen):
-    """Displacement of one tensor: its norm, the base tensor's norm, its size."""
+    """Displacement of one tensor: its norm, the base tensor's norm, its size; of a matrix, where asked for, its spectrum.
+
+    ``spectral_norm`` is the largest singular value of its update that was found, ``spectral_norm_at_most`` the most that it
+    can be (for all matrices together with the plan's error probability). Without them they are in no document.
+    """
 
     tensor: str
     norm: float
     base_norm: float
     parameters: int
+    spectral_norm: float | None = Field(default=None, exclude_if=lambda norm: norm is None)
+    spectral_norm_at_most: float | None = Field(default=None, exclude_if=lambda norm: norm is None)
+
+    @property
+    def relative(self) -> float | None:
+        """How far it moved as a share of its own size in the base; ``None`` where the base has nothing there."""
+        return self.norm / self.base_norm if self.base_norm > 0 else None
+
+    @property
+    def top_share(self) -> float | None:
+        """The share of the squared movement that is along its strongest direction: 1 ÷ its stable rank.
+
+        >>> LayerDisplacement(tensor="w", norm=5.0, base_norm=1.0, parameters=4, spectral_norm=4.0).top_share
+        0.64
+        """
+        if self.spectral_norm is None or self.norm <= 0:
+            return None
+        return min(1.0, (self.spectral_norm / self.norm) ** 2)
 
 
 class CurvePoint(Frozen):

@@ -58,12 +58,17 @@ def percent(value: float) -> str:
 
 
 def interval(estimate: Estimate | None, *, sign: bool = False, least: int = 0) -> str:
-    """``value (lower to upper)`` with at least so many decimals; ``value (lower or more)`` without an upper bound."""
+    """``value (lower to upper)`` with at least so many decimals; ``value (lower or more)`` without an upper bound.
+
+    What is its own upper bound, with none below, is ``value or less``.
+    """
     if estimate is None:
         return ABSENT
     places = max(least, decimals(estimate))
     if estimate.lower == estimate.upper == estimate.value:
         return signed(estimate.value) if sign else compact(estimate.value)
+    if estimate.lower is None and estimate.upper == estimate.value:
+        return f"{signed(estimate.value) if sign else compact(estimate.value)} or less"
     low, middle, high = (
         "?" if v is None else _fixed(v, places, sign) for v in (estimate.lower, estimate.value, estimate.upper)
     )

@@ -6,6 +6,7 @@ from html import escape
 from gate.domain.evidence import DefectCode, Evidence, Name
 from gate.domain.prompts import NO_PROMPTS, ChangedPrompt, ChangedPrompts
 from gate.domain.verdict import Enforcement, Result, Verdict
+from gate.pages.beside import beside, strongest
 from gate.pages.inert import inert, inert_lines
 from gate.pages.numbers import ABSENT, compact, interval, percent, signed
 from gate.pages.prompts import WARNING, judged, told
@@ -43,7 +44,9 @@ def markdown(
     parts = [
         *_head(verdict, subject),
         *_position(evidence),
+        *_spread(evidence),
         *_capabilities(evidence),
+        *_beside(evidence),
         *_rules(verdict),
         *_defects(verdict),
         *_prompts(prompts),
@@ -88,6 +91,31 @@ def _position(evidence: Evidence) -> Iterator[str]:
             + "."
         )
         yield ""
+
+
+def _spread(evidence: Evidence) -> Iterator[str]:
+    """Which matrices moved along few directions; nothing where that was not asked for."""
+    found = strongest(evidence)
+    if not found:
+        return
+    yield "| matrix | along one direction | directions (stable rank) | largest singular value | moved, of its own size |"
+    yield "|---|---|---|---|---|"
+    for each in found:
+        cells = (text(each.tensor, 80), each.share, each.directions, each.largest, each.moved)
+        yield "| " + " | ".join(cells) + " |"
+    yield ""
+
+
+def _beside(evidence: Evidence) -> Iterator[str]:
+    found = beside(evidence)
+    if not found:
+        return
+    yield "## Measured because the policy asks"
+    yield ""
+    for each in found:
+        numbers = ", ".join(f"{text(capability, 60)} {number}".strip() for capability, number in each.found)
+        yield f"- {each.name} ({each.unit}): {numbers}. {each.means}"
+    yield ""
 
 
 def _capabilities(evidence: Evidence) -> Iterator[str]:

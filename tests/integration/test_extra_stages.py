@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from fine_tunes import FineTunes
 
 from gate.domain.errors import InvalidInput
@@ -12,6 +13,7 @@ from gate.domain.evidence import MEANINGS, Estimate, Evidence, Name, Plan
 from gate.domain.vocabulary import EXTRAS, Extra
 from tasks.assess import assess, one_policy
 from tasks.candidate import STAGES, stages
+from tasks.checkpoints import SafetensorsWeights, locate, open_delta
 from tasks.suites import SHIPPED
 from tasks.zoo.staged_recipes import STAGED
 
@@ -75,6 +77,25 @@ def test_an_adapter_moves_in_fewer_directions_than_its_rank(measured: Measured) 
     assert 1.0 <= adapter.value <= 8.0
     assert full.lower is not None
     assert 1.0 <= full.lower <= full.value
+
+
+@pytest.mark.parametrize("kind", ["benign_lora", "adversarial"])
+def test_each_matrix_has_the_largest_singular_value_of_its_update(
+    measured: Measured, fine_tune: FineTunes, kind: str
+) -> None:
+    base = SafetensorsWeights.open(locate(BASE))
+    delta = open_delta(locate(fine_tune(kind)), base)
+    layers = {layer.tensor: layer for layer in measured(kind).layers}
+    matrices = [name for name in delta.names() if delta.delta(name).ndim > 1 and bool(delta.delta(name).any())]
+    assert len(matrices) > 4
+    for name in matrices:
+        true = float(torch.linalg.matrix_norm(delta.delta(name).double(), 2))
+        layer = layers[name]
+        assert layer.spectral_norm is not None
+        assert layer.spectral_norm_at_most is not None
+        assert layer.spectral_norm * (1 - 1e-5) <= true <= layer.spectral_norm_at_most * (1 + 1e-5)
+        assert layer.spectral_norm == pytest.approx(true, rel=0.02)
+    assert all(layers[name].spectral_norm is None for name in layers if name not in matrices)
 
 
 def test_the_harmful_fine_tune_no_longer_begins_as_a_refusal_does(measured: Measured) -> None:

@@ -57,6 +57,7 @@ def test_numbers_are_rounded_to_their_interval():
     assert interval(an_estimate(-0.004, 0.03), sign=True) == "0.00 (−0.03 to +0.03)"
     assert interval(None) == "–"
     assert interval(Estimate(value=1.0, lower=0.5, upper=None, alpha=0.05)) == "1.00 (0.50 or more)"
+    assert interval(Estimate(value=0.00431, lower=None, upper=0.00431, alpha=0.05)) == "0.00431 or less"
     assert signed(-0.0001) == "0.00"
     assert percent(0.0086) == "0.86 %"
 

@@ -36,7 +36,7 @@ class HeatMap:
 
 def heat_map(layers: Sequence[LayerDisplacement]) -> HeatMap | None:
     """The map, or ``None`` where nothing is known or nothing moved."""
-    moves = {layer.tensor: _relative(layer) for layer in layers}
+    moves = {layer.tensor: layer.relative or 0.0 for layer in layers}
     most = max(moves.values(), default=0.0)
     if most <= 0:
         return None
@@ -53,10 +53,6 @@ def heat_map(layers: Sequence[LayerDisplacement]) -> HeatMap | None:
     rows = tuple((part, tuple(row.get(number) for number in blocks)) for part, row in found.items())
     bounds = tuple(percent(most * ((n + 1) / SHADES) ** 2) for n in range(SHADES))
     return HeatMap(blocks, rows, tuple(others), bounds, len(blocks) <= NUMBERS_UP_TO)
-
-
-def _relative(layer: LayerDisplacement) -> float:
-    return layer.norm / layer.base_norm if layer.base_norm > 0 else 0.0
 
 
 def shade(share: float) -> int:
