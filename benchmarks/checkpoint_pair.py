@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 SMALL = {"hidden_size": 64, "layers": 1, "vocabulary": 512}
+MIDDLE = {"hidden_size": 512, "layers": 4, "vocabulary": 8000}
 LARGE = {"hidden_size": 1024, "layers": 12, "vocabulary": 32000}
 
 

@@ -5,8 +5,8 @@ look at each number (the least that hashing and measuring can take here), and lo
 Each runs in a process of its own, turn about, on files that are in the page cache; the best of the rounds counts. The
 processor's time, over all cores, is the fairer measure on a busy machine.
 
-``--peers FOLDER`` adds modeldiffr's fingerprint and modeldelta, where ``pip install --no-deps --target FOLDER modeldelta
-modeldiffr`` has put them: once each, for five minutes at most.
+``--peers FOLDER`` adds a second table, of modeldiffr's fingerprint and modeldelta, where ``pip install --no-deps --target FOLDER
+modeldelta modeldiffr`` has put them: on a smaller pair, because modeldelta does not come to an end on the large one.
 """
 
 import argparse
@@ -130,12 +130,13 @@ def modeldelta_comparison(base: Path, candidate: Path) -> Callable[[], None]:
 
 
 OURS = "static stage"
+LOADING = "load with transformers and subtract"
 CONTENDERS: Mapping[str, Callable[[Path, Path], Callable[[], None]]] = {
     "read both files": lambda *pair: partial(read, *pair),
     "sha256 of both, all cores": lambda *pair: partial(sha256, *pair),
     "sha256 of both and one look at each number": hashed_and_seen,
     OURS: static_stage,
-    "load with transformers and subtract": transformers_difference,
+    LOADING: transformers_difference,
 }
 PEERS: Mapping[str, Callable[[Path, Path], Callable[[], None]]] = {
     "modeldiffr, fingerprint of both": modeldiffr_fingerprint,
@@ -170,8 +171,8 @@ def run(name: str, folder: Path, peers: Path | None = None, patience: int | None
     return found
 
 
-def compare(folder: Path, quick: bool, rounds: int, peers: Path | None) -> Mapping[str, Mapping[str, float] | None]:
-    """The best of the rounds of each contender; one round of each peer."""
+def compare(folder: Path, quick: bool, rounds: int) -> Mapping[str, Mapping[str, float] | None]:
+    """The best of the rounds of each contender."""
     from checkpoint_pair import LARGE, SMALL, make_pair
 
     make_pair(folder / "small", SMALL)
@@ -184,15 +185,30 @@ def compare(folder: Path, quick: bool, rounds: int, peers: Path | None) -> Mappi
             assert found
             known = best.get(name) or found
             best[name] = {cost: (max if cost == "grown" else min)(known[cost], found[cost]) for cost in found}
-    if peers:
-        best.update({name: run(name, folder, peers, PATIENCE_S) for name in PEERS})
+    return best
+
+
+def compare_peers(folder: Path, quick: bool, rounds: int, peers: Path) -> Mapping[str, Mapping[str, float] | None]:
+    """The static stage, loading and subtracting, and each peer on one smaller pair; the best of the rounds."""
+    from checkpoint_pair import MIDDLE, SMALL, make_pair
+
+    make_pair(folder / "small", SMALL)
+    *_, weights = make_pair(folder / "pair", SMALL if quick else MIDDLE)
+    print(
+        f"\nPeers: {weights:,} weights, {(folder / 'pair/base' / WEIGHTS).stat().st_size / 1e6:.0f} MB a checkpoint\n"
+    )
+    best: dict[str, Mapping[str, float] | None] = {}
+    for name in (OURS, LOADING, *PEERS):
+        found = [run(name, folder, peers, PATIENCE_S) for _ in range(rounds)]
+        done = [costs for costs in found if costs]
+        best[name] = {cost: min(each[cost] for each in done) for cost in done[0]} if done else None
     return best
 
 
 def table(best: Mapping[str, Mapping[str, float] | None]) -> str:
     """Ratios to the static stage, and the anonymous memory beyond the interpreter."""
-    found = {name: costs for name, costs in best.items() if costs}
-    ours = found[OURS]
+    ours = best[OURS]
+    assert ours
     lines = ["| | time | processor time | memory of its own |", "| --- | --- | --- | --- |"]
     for name, costs in best.items():
         if costs is None:
@@ -200,10 +216,17 @@ def table(best: Mapping[str, Mapping[str, float] | None]) -> str:
             continue
         time_ratio, processor_ratio = (costs[cost] / ours[cost] for cost in ("seconds", "processor"))
         lines.append(f"| {name} | {time_ratio:.2f} | {processor_ratio:.2f} | {costs['grown'] / 1e6:.0f} MB |")
+    return "\n".join(lines)
+
+
+def reading(best: Mapping[str, Mapping[str, float] | None]) -> str:
+    """The ratios that were aimed at, in words."""
+    found, lines = {name: costs for name, costs in best.items() if costs}, []
+    ours = found[OURS]
     for cost, what in (("seconds", "time"), ("processor", "processor time")):
         slower = max(found[name][cost] for name in ("read both files", "sha256 of both, all cores"))
         least = found["sha256 of both and one look at each number"][cost]
-        loading = found["load with transformers and subtract"][cost]
+        loading = found[LOADING][cost]
         lines.append(
             f"\nIn {what} the static stage takes {ours[cost] / slower:.2f} × the slower of reading and hashing, "
             f"{ours[cost] / least:.2f} × hashing and one look at each number; "
@@ -226,7 +249,11 @@ def main() -> None:
         once(arguments.contender, small, pair)
         return
     with TemporaryDirectory() as room:
-        print(table(compare(Path(room), arguments.quick, 1 if arguments.quick else arguments.rounds, arguments.peers)))
+        rounds = 1 if arguments.quick else arguments.rounds
+        best = compare(Path(room), arguments.quick, rounds)
+        print(table(best), reading(best), sep="\n")
+        if arguments.peers:
+            print(table(compare_peers(Path(room) / "peers", arguments.quick, rounds, arguments.peers)))
 
 
 if __name__ == "__main__":
