@@ -13,7 +13,7 @@ from builders import a_verdict, a_version
 from deliveries import CAPTURE_SECRET, Sent, delivery
 from fakes import FakeClock, FakeRegistry
 from fastapi.testclient import TestClient
-from mlflow_server import free_port
+from held_ports import free_port
 
 from gate.adapters.metrics import Metrics
 from gate.adapters.policy_files import load_policies

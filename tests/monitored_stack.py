@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from held_ports import free_port
 from prometheus_tools import tool
 
-from gate.embedded import EmbeddedStack, Service, free_port
+from gate.embedded import EmbeddedStack, Service
 
 RULES = Path(__file__).parents[1] / "charts" / "basin-gate" / "files" / "alerts.yaml"
 LIMIT_S = 90.0

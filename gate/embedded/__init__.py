@@ -39,11 +39,12 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def free_port() -> int:
-    """A TCP port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def held_port() -> socket.socket:
+    """A TCP port of loopback that nobody else is given while the socket is open; who names it can listen at it all the same."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class EmbeddedStack:
@@ -60,12 +61,24 @@ class EmbeddedStack:
     ) -> None:
         self.state = state.resolve()
         self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.mlflow_uri = f"http://127.0.0.1:{mlflow_port or free_port()}"
-        self.api_url = f"http://127.0.0.1:{api_port or free_port()}"
+        self._held: list[socket.socket] = []
+        self.mlflow_uri = f"http://127.0.0.1:{mlflow_port or self._port()}"
+        self.api_url = f"http://127.0.0.1:{api_port or self._port()}"
         self.socket = self._socket_path()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._minder: subprocess.Popen[bytes] | None = None
         self.environment = self._environment(policies) | dict(settings or {})
+
+    def _port(self) -> int:
+        """A port that is still free when the service that it is for has started, which takes seconds."""
+        held = held_port()
+        port = int(held.getsockname()[1])
+        if sys.platform == "linux":
+            self._held.append(held)
+        else:
+            # Elsewhere nobody listens at a port that another socket is bound to.
+            held.close()
+        return port
 
     def _socket_path(self) -> Path:
         """A unix socket path within the 107 bytes the kernel allows, whatever the state folder's length."""
@@ -220,7 +233,7 @@ class EmbeddedStack:
             self._minder.stdin.write(f"{line}\n".encode())
             self._minder.stdin.flush()
 
-    def _await(self, service: Service, limit_s: float = 120.0) -> None:
+    def _await(self, service: Service, limit_s: float = 300.0) -> None:
         deadline = time.monotonic() + limit_s
         while (died := self.processes[service.name].poll()) is not None or not service.ready():
             if died is not None or time.monotonic() > deadline:
@@ -243,6 +256,8 @@ class EmbeddedStack:
         self.end([name for name in names if name not in FOUNDATIONS], grace_s)
         self.end([name for name in names if name in FOUNDATIONS], grace_s)
         self.socket.unlink(missing_ok=True)
+        for held in self._held:
+            held.close()
         if self._minder is not None:
             self._minder.communicate()
             self._minder = None

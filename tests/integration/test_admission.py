@@ -16,7 +16,7 @@ from api_stand import Stand, a_stand, judged
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from mlflow_server import free_port
+from held_ports import free_port
 
 from gate.domain.errors import Unavailable
 from gate.domain.verdict import Outcome

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from api_stand import Stand, a_stand
-from mlflow_server import free_port
+from held_ports import free_port
 
 from gate.adapters import tracing
 from gate.adapters.mlflow_registry import MlflowRegistry

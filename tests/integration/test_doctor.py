@@ -16,9 +16,10 @@ from api_stand import Stand, a_stand, served
 from approvals import a_key
 from deliveries import CAPTURE_SECRET
 from doctor_findings import a_certificate, found, health
+from held_ports import free_port
 from mlflow import MlflowClient
 from mlflow.entities.webhook import WebhookEvent, WebhookStatus
-from mlflow_server import MlflowServer, free_port
+from mlflow_server import MlflowServer
 
 from gate.adapters.mlflow_registry import WEBHOOK_NAME
 from gate.doctor.mlflow_server import MlflowCalls, guarded, in_time, reached, rights

@@ -1,6 +1,7 @@
 """The embedded stack as a process tree: whichever way its starter ends, nothing of it is left."""
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,14 +15,15 @@ from process_tree import processes_of
 from gate.domain.errors import Unavailable
 from gate.embedded import EmbeddedStack, Service
 
+PATIENCE_S = 300.0
 SERVICES = {"valkey", "mlflow", "api", "dispatcher", "cpu-worker", "gpu-worker"}
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads Linux's /proc")
 
 
-def until(reached: Callable[[], object], what: Callable[[], object], limit_s: float = 180.0) -> None:
+def until(reached: Callable[[], object], what: Callable[[], object]) -> None:
     """Wait for something to become true."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + PATIENCE_S
     while not reached():
         assert time.monotonic() < deadline, what()
         time.sleep(0.05)
@@ -34,7 +36,8 @@ def logged(state: Path, service: str, text: str) -> bool:
 
 
 def until_at_work(state: Path) -> None:
-    """Wait until both workers take jobs: they have children of their own then."""
+    """Wait until the dispatcher goes its rounds and both workers take jobs: they have children of their own then."""
+    until(partial(logged, state, "dispatcher", "dispatcher started"), partial("no dispatcher in {}".format, state))
     for queue in ("cpu", "gpu"):
         until(partial(logged, state, f"{queue}-worker", " ready."), partial(f"no {queue} worker in {{}}".format, state))
 
@@ -62,14 +65,14 @@ def test_a_killed_starter_takes_every_process_along(up: subprocess.Popen[bytes],
     assert len(processes_of(state)) >= len(SERVICES)
     up.kill()
     up.wait()
-    until(lambda: not processes_of(state), lambda: processes_of(state), limit_s=30)
+    until(lambda: not processes_of(state), lambda: processes_of(state))
 
 
 def test_an_interrupted_starter_stops_everything_and_says_nothing_worse(
     up: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     up.send_signal(signal.SIGTERM)
-    up.wait(60)
+    up.wait(PATIENCE_S)
     assert processes_of(tmp_path / "gate") == {}
     assert logged(tmp_path / "gate", "dispatcher", "dispatcher stopped")
     assert "Traceback" not in (tmp_path / "out").read_text()
@@ -105,6 +108,19 @@ def test_a_service_that_ends_while_starting_is_told_with_its_log_and_the_others_
     with pytest.raises(Unavailable, match="no such thing"):
         stack.start()
     assert processes_of(stack.state) == {}
+
+
+def test_a_port_that_a_stack_chose_is_given_to_nobody_else_and_its_service_can_listen_there(tmp_path: Path) -> None:
+    stack = EmbeddedStack(tmp_path / "gate")
+    for url in (stack.mlflow_uri, stack.api_url):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        with socket.create_server(address) as service:
+            assert service.getsockname() == address
+    stack.stop()
 
 
 def test_secrets_are_kept_from_start_to_start_for_their_owner_alone(tmp_path: Path) -> None:

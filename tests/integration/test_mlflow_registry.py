@@ -5,8 +5,8 @@ import uuid
 from pathlib import Path
 
 import pytest
+from held_ports import free_port
 from mlflow import MlflowClient
-from mlflow_server import free_port
 
 from gate.adapters.mlflow_registry import WEBHOOK_NAME, MlflowRegistry
 from gate.domain.enforcement import BEGIN, DescriptionBlock, RemoveAlias, RunRecord, SetAlias, SetTag

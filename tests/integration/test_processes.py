@@ -8,7 +8,7 @@ import time
 
 import pytest
 from fastapi.testclient import TestClient
-from mlflow_server import free_port
+from held_ports import free_port
 
 from gate.api.app import build_app
 from gate.domain.errors import InvalidInput

