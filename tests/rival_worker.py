@@ -1,7 +1,8 @@
 """One of several processes that fight over the same jobs: ``python rival_worker.py URL NAME sluggish|hasty``.
 
-A hasty worker sometimes drops a job as if it had crashed. A sluggish one sometimes outlives its lease: it goes on
-only after somebody else has done the job. Writes one JSON object: the claims it got, and how its writes fared.
+A hasty worker drops each tenth job as if it had crashed. A sluggish one outlives its lease with its first job and with
+each third: it goes on only after somebody else has done the job. It says so in a line once it holds the first. At its end
+each writes one JSON object: the claims it got, and how its writes fared.
 """
 
 import json
@@ -19,7 +20,7 @@ def fight(url: str, name: str, sluggish: bool) -> dict[str, object]:
     """Claims whatever is to be had until every job has ended."""
     ledger, dice = SqlLedger(url), random.Random(name)
     claims: list[tuple[str, int]] = []
-    accepted, refused, overtaken = 0, 0, 0
+    accepted, late, overtaken = 0, 0, 0
     keys = sys.stdin.read().split()
     while open_keys := [key for key in keys if not ended(ledger, key)]:
         key = dice.choice(open_keys)
@@ -28,19 +29,23 @@ def fight(url: str, name: str, sluggish: bool) -> dict[str, object]:
             time.sleep(0.002)
             continue
         claims.append((claim.key, claim.epoch))
-        if sluggish and dice.random() < 0.3:
+        outlives = sluggish and len(claims) % 3 == 1
+        if outlives:
             overtaken += 1
+            if overtaken == 1:
+                print("held", flush=True)  # noqa: T201
             while not ended(ledger, key):
                 time.sleep(0.01)
-        elif not sluggish and dice.random() < 0.1:
+        elif not sluggish and len(claims) % 10 == 0:
             continue
         try:
             ledger.finish(claim, time.time(), result={"by": name})
             accepted += 1
         except LostLease:
-            refused += 1
+            # Any worker may be held up by the machine for longer than its lease.
+            late += outlives
     ledger.close()
-    return {"claims": claims, "accepted": accepted, "refused": refused, "overtaken": overtaken}
+    return {"claims": claims, "accepted": accepted, "late": late, "overtaken": overtaken}
 
 
 def ended(ledger: SqlLedger, key: str) -> bool:

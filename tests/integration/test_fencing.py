@@ -29,7 +29,7 @@ def test_each_job_is_written_once_by_one_holder(database_url: str) -> None:
     assert all((ledger.job_result(key) or ("",))[0] == "done" for key in KEYS)
     sluggish = told[0]
     assert sluggish["overtaken"] > 0
-    assert sluggish["refused"] == sluggish["overtaken"]
+    assert sluggish["late"] == sluggish["overtaken"]
     ledger.close()
 
 
@@ -66,7 +66,7 @@ def together(*acts: Callable[[], None]) -> None:
 
 
 def fought(url: str) -> list[dict[str, list[tuple[str, int]]]]:
-    """Runs the rivals to their end; what each told."""
+    """Runs the rivals to their end, the others once the sluggish one holds a job; what each told."""
     script = str(Path(rival_worker.__file__))
     processes = [
         subprocess.Popen(
@@ -78,6 +78,9 @@ def fought(url: str) -> list[dict[str, list[tuple[str, int]]]]:
         assert process.stdin is not None
         process.stdin.write("\n".join(KEYS))
         process.stdin.close()
+        if process is processes[0]:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
     for process in processes:
         assert process.wait() == 0
     return [json.loads(process.stdout.read()) for process in processes if process.stdout]
