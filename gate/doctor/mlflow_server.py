@@ -20,7 +20,7 @@ from gate.domain.probe import PROBE_ALIAS, PROBE_MODEL, GuardState, heard
 from gate.settings import Settings
 
 API = "/api/2.0/mlflow/"
-REACH_S = 6
+REACH_S = 20
 MADE_FOR = "3.17."
 SKEW_S = 30.0
 INVALID = "gate.$probe"

@@ -12,6 +12,8 @@ from gate.domain.errors import GateError, Unauthenticated
 from gate.domain.examination import Check, Finding, ok, problem, unchecked, warning
 from gate.settings import Settings
 
+REACH_S = 20.0
+
 
 def service_checks(settings: Settings, clock: Callable[[], float]) -> Iterator[Check]:
     """The checks of MLflow, of its webhook, of the API, the ledger and the broker."""
@@ -26,7 +28,7 @@ def service_checks(settings: Settings, clock: Callable[[], float]) -> Iterator[C
 def access(settings: Settings) -> Iterator[Finding]:
     """An API that asks strangers for a token, and takes the one of the settings, where they have one."""
     check, url = "API's access", settings.public_url
-    stranger = _refusal(GateClient(url, timeout_s=5))
+    stranger = _refusal(GateClient(url, timeout_s=REACH_S))
     if stranger is None and not is_loopback(urllib.parse.urlsplit(url).hostname or ""):
         expected, found = f"an API at {url} that asks for a token", "one that answers whoever reaches it"
         yield warning(check, expected, found, "set GATE_TOKENS_FILE, or let only a proxy that authenticates reach it")
@@ -37,7 +39,7 @@ def access(settings: Settings) -> Iterator[Finding]:
     else:
         yield unchecked(check, f"an answer of {url}", str(stranger), "see the finding on the API")
         return
-    known = GateClient.of(settings, timeout_s=5)
+    known = GateClient.of(settings, timeout_s=REACH_S)
     if settings.token_of_api() is not None and (refused := _refusal(known)) is not None:
         fix = "basin-gate token new makes another; its line belongs into the API's GATE_TOKENS_FILE"
         yield problem("API token", "a token that the API takes", str(refused), fix)
@@ -55,7 +57,7 @@ def _refusal(client: GateClient) -> GateError | None:
 def api(url: str) -> Iterator[Finding]:
     """An API that is ready, at the address that others are told."""
     try:
-        ready = GateClient(url, timeout_s=5).get("/readyz")
+        ready = GateClient(url, timeout_s=REACH_S).get("/readyz")
     except GateError as error:
         fix = "basin-gate api; GATE_PUBLIC_URL is the address as MLflow and people reach it, GATE_API_BIND where it listens"
         yield problem("API", f"the gate's API, ready, at {url}", str(error), fix)

@@ -18,7 +18,7 @@ from gate.domain.errors import GateError
 from gate.domain.examination import Check, Finding, ok, problem, warning
 from gate.settings import Settings
 
-REACH_S = 4.0
+REACH_S = 20.0
 WAITED_LONG_S = 600.0
 UNACKNOWLEDGED_S = 120.0
 BEGUN = "gate:unacked_index"

@@ -205,7 +205,7 @@ def as_it_comes(servers: "Servers") -> MlflowServer:
 def test_what_mlflow_refuses_as_it_comes_is_told_with_the_setting_that_allows_it(as_it_comes, url, check, fix):
     result = examination(as_it_comes, url)[check]
     assert (result.health, fix in result.fix) == (Health.PROBLEM, True)
-    with httpx.Client(base_url=as_it_comes.uri) as plain:
+    with httpx.Client(base_url=as_it_comes.uri, timeout=60) as plain:
         assert plain.get("/api/2.0/mlflow/webhooks").json() == {}
 
 
@@ -340,7 +340,7 @@ def over_https(stand: Stand, folder: Path) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not server.started:
         assert time.monotonic() < deadline, "the API did not start"
         time.sleep(0.02)
