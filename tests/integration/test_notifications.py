@@ -23,6 +23,8 @@ from gate.domain.verdict import Outcome
 from gate.domain.waiver import Waiver
 from gate.settings import Settings
 
+PATIENCE_S = 300.0
+
 
 class Telling:
     """A dispatcher whose policy tells the channel ``team`` of what it does not approve, and everything it drives."""
@@ -71,7 +73,8 @@ class Telling:
     def settled(self) -> bool:
         """Whether nothing is left to send; what is due is sent on the way."""
         self.step()
-        return self.outstanding() == 0
+        sending = self.dispatcher._notifier._sending
+        return sending is not None and sending.result(PATIENCE_S) >= 0 and self.outstanding() == 0
 
     def outstanding(self) -> int:
         return len(self.ledger.notices(self.clock() + 10**9))
@@ -94,7 +97,7 @@ def bench(tmp_path: Path, receiver: Receiver) -> Iterator[Telling]:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.02)
