@@ -68,17 +68,19 @@ def at_measurement(product: Product, version: Registered) -> bool:
 def survived(product: Product, folders: Mapping[str, Path]) -> Mapping[str, Registered]:
     """Versions by fine-tune, after the gpu worker and the broker were killed while the first was being measured."""
     product.until_profiled()
-    versions = {
-        kind: product.register(MODEL, folders[kind], base=None if kind == "benign_lora" else BASE_REFERENCE)
-        for kind in FINE_TUNES
-    }
-    product.until(lambda: at_measurement(product, versions["benign_replay"]), "the first to be measured")
+    first, *others = FINE_TUNES
+    versions = {first: product.register(MODEL, folders[first], base=BASE_REFERENCE)}
+    product.until(lambda: at_measurement(product, versions[first]), "the first to be measured")
     product.stack.kill("gpu-worker")
     product.stack.kill("valkey")
+    for kind in others:
+        base = None if kind == "benign_lora" else BASE_REFERENCE
+        versions[kind] = product.register(MODEL, folders[kind], base=base)
     with ThreadPoolExecutor(8) as pool:
         each = [sent for version in versions.values() for sent in deliveries_of(product, version)]
         assert set(pool.map(lambda sent: send(product, sent), each)) == {202}
     product.restart("valkey")
+    product.end_lease(measure_key(product.row(versions[first]).evidence_key))
     product.restart("gpu-worker")
     product.until_projected(versions.values())
     return versions

@@ -9,6 +9,7 @@ import pytest
 from trace_collector import Sent
 from whole_product import BASE_REFERENCE, STAGED, Product, Registered
 
+JOBS = {"inspect", "measure", "judge", "project"}
 PROCESSES = {"basin-gate-api", "basin-gate-dispatcher", "basin-gate-worker"}
 
 
@@ -28,9 +29,10 @@ class Traced:
         return [span for span in self.all if span.name == name]
 
     def complete(self) -> bool:
-        """Whether the last span has come, and the parent of every other."""
+        """Whether each job's span has come, which its process sends after those of its stages, and every span's parent."""
         known = {span.id for span in self.all}
-        return bool(self.spans("project")) and {span.parent for span in self.all} - known == {""}
+        jobs = {span.name for span in self.all if span.attributes.get("gate.outcome", "done") == "done"}
+        return jobs >= JOBS and {span.parent for span in self.all} - known == {""}
 
 
 @pytest.fixture(scope="module")

@@ -73,9 +73,7 @@ class Reader:
         self.patch.setenv("GATE_API_TOKEN", self.tokens["ci" if what in AS_CI else "rita"])
         settings.cache_clear()
         if what == "waiver show":
-            self.product.until(
-                lambda: self.product.ledger.waiver(self.id).state != "requested", "the waiver's end", 60.0
-            )
+            self.product.until(lambda: self.product.ledger.waiver(self.id).state != "requested", "the waiver's end")
         ended = CliRunner().invoke(app, words[1:])
         assert ended.exit_code == STATUS.get(what, 0), f"{command}\n{ended.output}"
         self.id = next(iter(ID.findall(ended.stdout)), self.id) if what == "waiver request" else self.id
@@ -155,7 +153,7 @@ def test_verdicts_are_reviewed_as_the_page_says(reader: Reader, product: Product
     first, second = versions[:2]
     assert len(reader.does("review-a-verdict")) == 5
     for version, outcome in ((first, "approved"), (second, "blocked")):
-        product.until(lambda v=version, o=outcome: product.tags(v)["gate.verdict"] == o, f"{outcome} in MLflow", 60.0)
+        product.until(lambda v=version, o=outcome: product.tags(v)["gate.verdict"] == o, f"{outcome} in MLflow")
 
 
 def test_a_policy_is_tightened_as_its_page_says(reader: Reader) -> None:
