@@ -109,13 +109,20 @@ def test_prometheus_evaluates_every_rule_without_an_error(watched: Watched) -> N
 def test_every_query_of_the_dashboard_is_answered(watched: Watched) -> None:
     panels = [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if "targets" in panel]
     expressions = [target["expr"] for panel in panels for target in panel["targets"]]
-    answered = [e for e in expressions if watched.prometheus.ask(e.replace("$__rate_interval", "1m"))]
+
+    def unanswered() -> list[str]:
+        return [e for e in expressions if not watched.prometheus.ask(e.replace("$__rate_interval", "1m"))]
+
     # What is a ratio of nothing yet, or absent without an approval, is answered with nothing.
-    assert len(answered) > 0.8 * len(expressions)
+    until(lambda: len(unanswered()) < 0.2 * len(expressions), unanswered)
 
 
 def test_while_nothing_is_wrong_only_the_overdue_key_is_told(watched: Watched) -> None:
-    assert {alert for alert in EXPRESSIONS if watched.fires(alert)} == {"GateSigningKeyDue"}
+    def told() -> set[str]:
+        return {alert for alert in EXPRESSIONS if watched.fires(alert)}
+
+    # A scrape that a loaded machine misses is told too, until the next: what is wrong stays.
+    until(lambda: told() == {"GateSigningKeyDue"}, told)
 
 
 def test_a_deleted_webhook_is_told_though_it_was_mended(watched: Watched) -> None:
@@ -133,7 +140,7 @@ def test_a_version_promoted_in_mlflows_own_database_is_a_bypass(watched: Watched
     watched.until_told("sum(gate_verdicts_total) == 1")
     assert not watched.fires("GateBypassDetected")
     promoted = "INSERT INTO registered_model_aliases (name, alias, version) VALUES ('stray', 'champion', 1)"
-    with closing(sqlite3.connect(watched.stack.state / "mlflow.db")) as database, database:
+    with closing(sqlite3.connect(watched.stack.state / "mlflow.db", timeout=60)) as database, database:
         database.execute(promoted)
     watched.until_it_fires("GateBypassDetected")
     watched.until_it_fires("GateUnapprovedPromotion")
@@ -143,8 +150,8 @@ def test_a_version_promoted_in_mlflows_own_database_is_a_bypass(watched: Watched
 
 def test_a_killed_dispatcher_and_a_killed_gpu_worker_are_told_until_they_are_back(watched: Watched) -> None:
     seconds = ("> 300", "> 5")
-    assert not watched.fires("GateReconcileStale", seconds)
-    assert not watched.fires("GateNoWorker")
+    watched.until_it_rests("GateReconcileStale", seconds)
+    watched.until_it_rests("GateNoWorker")
     for name in ("gpu-worker", "dispatcher"):
         watched.stack.kill(name)
     # Asked for a quarter of an hour ago, as far as the ledger knows.
@@ -160,15 +167,19 @@ def test_a_killed_dispatcher_and_a_killed_gpu_worker_are_told_until_they_are_bac
 
 
 def test_killed_processes_neither_lost_nor_doubled_a_count(watched: Watched) -> None:
-    before = watched.prometheus.value("sum(gate_verdicts_total)")
-    counted = "sum(gate_job_runs_total{kind=~'inspect|judge'})"
-    runs = watched.prometheus.value(counted)
+    counted = ("sum(gate_verdicts_total)", "sum(gate_job_runs_total{kind=~'inspect|judge'})")
+
+    def counts() -> list[float | None]:
+        return [watched.prometheus.value(each) for each in counted]
+
+    until(lambda: None not in counts(), counts)
+    before = counts()
     for name in ("api", "dispatcher"):
         watched.stack.kill(name)
     watched.until_it_fires("GateDown")
     for name in ("api", "dispatcher"):
         watched.stack.launch(watched.stack.service(name))
     watched.until_it_rests("GateDown")
-    assert (watched.prometheus.value("sum(gate_verdicts_total)"), watched.prometheus.value(counted)) == (before, runs)
+    until(lambda: counts() == before, counts)
     assert watched.prometheus.value("max(resets(gate_verdicts_total[5m]))") == 0
     assert watched.prometheus.value("max(resets(gate_job_runs_total[5m]))") == 0
