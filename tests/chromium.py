@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Dialog, Page, expect, sync_playwright
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 120_000
 # Playwright waits five seconds for what a test expects: too few for MLflow's own pages where three browsers share two cores.
 expect.set_options(timeout=PATIENCE_MS)
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -84,6 +84,6 @@ class Seen:
 def chromium() -> Iterator[Browser]:
     """The browser, running."""
     with sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE_MS)
         yield opened
         opened.close()

@@ -27,6 +27,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 def signed_in(browser: Browser, pages: Shown) -> Iterator[BrowserContext]:
     """Windows of somebody who has signed in and may do everything."""
     with browser.new_context() as context:
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.goto(f"{pages.url}/sign-in")
         page.get_by_label("Token").fill(pages.token)

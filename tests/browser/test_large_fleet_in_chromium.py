@@ -82,7 +82,8 @@ def test_what_is_filtered_is_walked_to_its_last_page_each_shown_once_and_back(se
     first = names(page)
     found = list(first)
     while (following := page.get_by_role("link", name="Next page")).count():
-        following.click()
+        with page.expect_navigation():
+            following.click()
         assert page.locator(".list .badge:not(.blocked)").count() == 0
         found += names(page)
     assert found == [f"team-{number % 97}/assistant-{number % 1013} v{number}" for number in expected]
