@@ -140,7 +140,7 @@ def test_a_program_that_takes_too_much_ends_without_a_pass(program: str, monkeyp
 
 
 def test_a_program_that_locks_itself_out_is_killed_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "WALL_S", 3.0)
+    monkeypatch.setattr(sandbox, "WALL_S", 6.0)
     locked = "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()"
     assert run_confined(locked, "assert True") is False
 
