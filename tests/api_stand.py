@@ -109,7 +109,7 @@ def served(stand: Stand) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not server.started:
             assert time.monotonic() < deadline, "the API did not start"
             time.sleep(0.02)

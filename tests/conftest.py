@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PRODUCT = pytest.StashKey["Product"]()
 
+# The gate gives a call to MLflow twenty seconds, unless told otherwise: a server of the tests may be held up for longer.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "300")
 # A loaded machine is no failure: what is tested are laws, not how long an example takes. Examples are the same in each
 # run, so that what was green stays green until someone changes it; to look for new ones: --hypothesis-profile explore
 settings.register_profile("gate", deadline=None, derandomize=True, max_examples=60)

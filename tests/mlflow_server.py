@@ -58,7 +58,7 @@ class MlflowServer:
         self._process: int | None = None
         self._starts = 0
 
-    def start(self, limit_s: float = 180.0) -> None:
+    def start(self, limit_s: float = 500.0) -> None:
         store = Path(self.database.removeprefix("sqlite:///"))
         if self.database.startswith("sqlite:///") and not store.exists():
             shutil.copyfile(Path(an_empty_store().name) / "mlflow.db", store)

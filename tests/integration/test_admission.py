@@ -171,7 +171,7 @@ def test_the_api_answers_reviews_over_https_as_kubernetes_demands(tmp_path):
     body = (GOLDEN / "pod_vllm_argument.json").read_bytes()
     sent = urllib.request.Request(f"{url}/admission", body, {"Content-Type": "application/json"})
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while True:
             try:
                 with urllib.request.urlopen(sent, timeout=60, context=trusting) as reply:

@@ -94,7 +94,7 @@ def house(mlflow_server, tmp_path) -> Iterator[House]:
     ledger.close()
 
 
-def until(true: Callable[[], object], limit_s: float = 60.0) -> None:
+def until(true: Callable[[], object], limit_s: float = 300.0) -> None:
     deadline = time.monotonic() + limit_s
     while not true():
         assert time.monotonic() < deadline, "it did not come to pass"
