@@ -207,6 +207,7 @@ for prefix, path, method in (("api/3.0", ALIAS, "POST"), ("api/2.0", ALIAS, "PUT
         method,
         f"{s.uri}/{prefix}/mlflow/{path}",
         json={"name": t.name, "alias": "champion", "version": "2", "stage": "Production"},
+        timeout=60,
     )
 
 NOT_MLFLOWS_LANGUAGE = {400, 404, 405}

@@ -60,13 +60,13 @@ class Prometheus:
     def get(self, path: str, **parameters: str) -> Any:
         """The data of an answer of its API."""
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=30) as reply:
+        with urllib.request.urlopen(url, timeout=120) as reply:
             return json.load(reply)["data"]
 
     def ready(self) -> bool:
         """Whether it answers queries."""
         try:
-            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=30) as reply:
+            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=120) as reply:
                 return bool(reply.status == 200)
         except OSError:
             return False

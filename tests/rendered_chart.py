@@ -31,7 +31,7 @@ def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
             else "helm is not installed; run: python charts/install_helm.py .venv/bin"
         )
         pytest.skip(told.strip())
-    return subprocess.run([BIN / "helm", *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([BIN / "helm", *arguments], capture_output=True, text=True, timeout=300)
 
 
 def template(*arguments: str | Path, installed: Sequence[str] = INSTALLED) -> subprocess.CompletedProcess[str]:

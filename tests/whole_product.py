@@ -207,7 +207,7 @@ class Product:
 
     def get(self, path: str) -> Any:
         """What the gate's API answers."""
-        with urllib.request.urlopen(self.stack.api_url + path, timeout=30) as reply:
+        with urllib.request.urlopen(self.stack.api_url + path, timeout=120) as reply:
             return json.load(reply)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 def refusals(server: MlflowServer) -> dict[str, float]:
     """The guard's counter as a scraper gets it, by answer."""
-    with urllib.request.urlopen(f"{server.uri}/metrics", timeout=30) as reply:
+    with urllib.request.urlopen(f"{server.uri}/metrics", timeout=120) as reply:
         families = text_string_to_metric_families(reply.read().decode())
         return {
             sample.labels["answer"]: sample.value

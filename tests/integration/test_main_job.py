@@ -267,7 +267,7 @@ def test_the_product_checks_itself_by_its_own_workers_and_registers_and_judges_n
     assert done.returncode == 0, done.stdout + done.stderr + product.situation()
     assert "2 of 2 as expected" in done.stdout
     assert standing(product) == before
-    with urllib.request.urlopen(product.stack.api_url + "/metrics", timeout=30) as reply:
+    with urllib.request.urlopen(product.stack.api_url + "/metrics", timeout=120) as reply:
         told = reply.read().decode()
     for control in CONTROLS:
         assert f'gate_selfchecks_total{{control="{control}",outcome="as_expected"}} 1.0' in told

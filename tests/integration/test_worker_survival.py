@@ -145,7 +145,7 @@ class Floor:
 
     def runs(self) -> list[str]:
         """What the worker's metrics say of its jobs."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=120) as reply:
             return [line for line in reply.read().decode().splitlines() if line.startswith("gate_worker_runs_total")]
 
     def counted_runs(self) -> dict[tuple[str, str], int]:
