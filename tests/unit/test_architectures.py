@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from checkpoint_folders import as_base
+from safetensors.torch import load_file, save_file
 from tiny_language import tiny_tokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -54,6 +55,7 @@ KINDS = {
     "qwen3": Kind("Qwen3Config", GROUPED | {"head_dim": 8}),
     "mistral": Kind("MistralConfig"),
     "gemma": Kind("GemmaConfig", GROUPED | {"head_dim": 8}, tied=True),
+    "gemma2": Kind("Gemma2Config", GROUPED | {"head_dim": 8}, tied=True),
     "gemma3": Kind("Gemma3TextConfig", GROUPED | {"head_dim": 8}, tied=True),
     "gpt2": Kind(
         "GPT2Config", {"vocab_size": 48, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}, tied=True
@@ -62,9 +64,15 @@ KINDS = {
     "phi": Kind("PhiConfig", SIZES | {"max_position_embeddings": 32}),
     "phi3": Kind("Phi3Config"),
     "mixtral": Kind("MixtralConfig", GROUPED | {"num_local_experts": 4}, targets=["q_proj", "o_proj"]),
+    "qwen2-moe": Kind(
+        "Qwen2MoeConfig",
+        GROUPED | EXPERTS | {"shared_expert_intermediate_size": 24, "decoder_sparse_step": 1},
+        targets=["q_proj", "o_proj"],
+    ),
     "qwen3-moe": Kind("Qwen3MoeConfig", GROUPED | EXPERTS | {"head_dim": 8}, targets=["q_proj", "o_proj"]),
     "olmoe": Kind("OlmoeConfig", GROUPED | {"num_experts": 4, "num_experts_per_tok": 2}, targets=["v_proj"]),
 }
+TIED = {name: kind for name, kind in KINDS.items() if kind.tied}
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 
 
@@ -117,6 +125,19 @@ def test_a_fine_tunes_displacement_is_that_of_its_parameters_and_it_answers_as_t
         walked, _ = load_model(locate(base), Moved(weights, open_delta(locate(candidate), weights)))
     torch.testing.assert_close(said(walked), expected, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(expected, transformers_says(base), atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", TIED.values(), ids=TIED.keys())
+@pytest.mark.parametrize("side", ["base", "candidate"])
+def test_a_tied_head_that_is_stored_all_the_same_counts_once(kind: Kind, side: str, tmp_path: Path) -> None:
+    base, candidate = saved(kind.model(), tmp_path / "base"), saved(moved(kind.model()), tmp_path / "candidate")
+    weights = (tmp_path / side) / "model.safetensors"
+    tensors = load_file(weights)
+    [embedding] = [name for name in tensors if name.endswith(("embed_tokens.weight", "wte.weight"))]
+    save_file(tensors | {"lm_head.weight": tensors[embedding].clone()}, weights, metadata={"format": "pt"})
+    assert displacement(base, candidate) == pytest.approx(distance(kind.model(), moved(kind.model())), rel=1e-5)
+    loaded, _ = load_model(locate(candidate))
+    torch.testing.assert_close(said(loaded), transformers_says(candidate))
 
 
 SETTINGS = {
