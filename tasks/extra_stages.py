@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -10,15 +11,17 @@ from gate.domain.evidence import LayerDisplacement, Name
 from gate.domain.vocabulary import Extra
 from tasks.alignment_stage import measure_alignment
 from tasks.deltas import LoraDelta
-from tasks.divergence_stage import NO_NUMBER
+from tasks.divergence_stage import NO_NUMBER, losses_of
 from tasks.estimates import measurement
 from tasks.measurements.basin import on_items
 from tasks.measurements.benchmark import Scores, losses_together
 from tasks.measurements.input_sensitivity import input_sensitivity
 from tasks.measurements.memory import fitting
 from tasks.measurements.merging import drawn_mixture, merge_radius, mixture_scores
-from tasks.measurements.perturbation import along, write_weights
+from tasks.measurements.perturbation import Moved, WeightSource, along, write_weights
+from tasks.measurements.robustness import AdaptiveNoise, area_change, areas, mean_area
 from tasks.measurements.sensitivity import seeds_interval, sensitivity_ratio
+from tasks.measurements.sharpness import critical_sharpness
 from tasks.measurements.spectrum import Energy, dense_energy, low_rank_energy, stable_rank
 from tasks.measurements.tamper import Attack, tamper_radius, tamper_ratio
 from tasks.measuring import Measuring
@@ -58,6 +61,43 @@ def _energies(m: Measuring, names: list[str]) -> Iterator[Energy]:
             yield low_rank_energy(*m.delta.factors(name))
         else:
             yield dense_energy(m.delta.delta(name), m.seed, name, m.plan.alpha / len(names))
+
+
+def measure_sharpness(m: Measuring) -> None:
+    """How soon a further step along the update raises the candidate's loss."""
+    for name in m.capabilities:
+        if name not in m.losses:
+            m.leave_out(Name.CRITICAL_SHARPNESS, name, NO_NUMBER)
+            continue
+        m.tell(f"going on along the update: {name}", 1.0)
+        items = m.losses[name].items
+        found = critical_sharpness(partial(_loss_at, m, name, items), len(items))
+        m.add(measurement(Name.CRITICAL_SHARPNESS, name, found))
+
+
+def _loss_at(m: Measuring, capability: str, items: Sequence[int], further: float) -> float:
+    along(m.bench.model, m.bench.weights, m.delta, 1.0 + further)
+    return float(losses_of(m.bench, capability, items).mean())
+
+
+def measure_robustness(m: Measuring) -> None:
+    """The area under the scores of noise in proportion to each tensor, against the base's under the same draws."""
+    items = m.items(m.plan.robust_items)
+    moving = [name for name in m.bench.weights.names() if m.bench.weights.entry(name).is_weight]
+
+    def found_of(source: WeightSource, what: str) -> Mapping[str, list[float]]:
+        def place(strength: float, draw: int) -> None:
+            m.tell(f"noise in proportion: {what}, draw {draw + 1}", 1.0)
+            write_weights(m.bench.model, Moved(source, AdaptiveNoise(source, moving, m.profile.seed, draw), strength))
+
+        return areas(place, m.scorers(), items, m.plan.robust_strengths, m.plan.robust_draws)
+
+    base, own = found_of(m.bench.weights, "the base"), found_of(m.weights, "the candidate")
+    for name in m.capabilities:
+        m.add(
+            measurement(Name.ADAPTIVE_ROBUSTNESS, name, mean_area(own[name], m.alpha)),
+            measurement(Name.ADAPTIVE_ROBUSTNESS_CHANGE, name, area_change(own[name], base[name], m.alpha)),
+        )
 
 
 def measure_inputs(m: Measuring) -> None:
@@ -138,6 +178,8 @@ def measure_tampering(m: Measuring) -> None:
 
 EXTRA_STAGES: Mapping[Extra, Callable[[Measuring], None]] = {
     Extra.SPECTRUM: measure_spectrum,
+    Extra.SHARPNESS: measure_sharpness,
+    Extra.ROBUSTNESS: measure_robustness,
     Extra.ALIGNMENT: measure_alignment,
     Extra.REFUSAL: measure_refusal,
     Extra.INPUTS: measure_inputs,

@@ -113,8 +113,8 @@ class LayerDisplacement(Frozen):
     def top_share(self) -> float | None:
         """The share of the squared movement that is along its strongest direction: 1 ÷ its stable rank.
 
-        >>> LayerDisplacement(tensor="w", norm=5.0, base_norm=1.0, parameters=4, spectral_norm=4.0).top_share
-        0.64
+        >>> LayerDisplacement(tensor="w", norm=4.0, base_norm=1.0, parameters=4, spectral_norm=2.0).top_share
+        0.25
         """
         if self.spectral_norm is None or self.norm <= 0:
             return None
@@ -232,6 +232,10 @@ class ComputeDtype(StrEnum):
     """Single precision: half-precision weights convert to it without loss, and CPUs compute in it faster."""
 
 
+ROBUST_STRENGTHS = (0.04, 0.08, 0.16, 0.32)
+"""Noise in multiples of each tensor's root mean square."""
+
+
 class Plan(Frozen):
     """How to measure: every choice that can change a number. Its digest is part of the request's key.
 
@@ -268,6 +272,11 @@ class Plan(Frozen):
     refusal_directions: int = Field(default=200, ge=200, exclude_if=lambda found: found == 200)
     input_ball: float = Field(default=0.1, gt=0, lt=1, exclude_if=lambda found: found == 0.1)
     input_steps: int = Field(default=3, ge=1, exclude_if=lambda found: found == 3)
+    robust_strengths: tuple[float, ...] = Field(
+        default=ROBUST_STRENGTHS, min_length=1, exclude_if=lambda found: found == ROBUST_STRENGTHS
+    )
+    robust_draws: int = Field(default=6, ge=2, exclude_if=lambda found: found == 6)
+    robust_items: int = Field(default=24, ge=1, exclude_if=lambda found: found == 24)
     merge_scale: float = Field(default=0.5, gt=0, exclude_if=lambda found: found == 0.5)
     merge_draws: int = Field(default=64, ge=2, exclude_if=lambda found: found == 64)
     merge_items: int = Field(default=8, ge=1, exclude_if=lambda found: found == 8)

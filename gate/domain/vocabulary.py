@@ -32,6 +32,9 @@ class Name(StrEnum):
     ADVERSARIAL_SENSITIVITY = "adversarial_sensitivity"
     ADVERSARIAL_SENSITIVITY_RATIO = "adversarial_sensitivity_ratio"
     RANDOM_SENSITIVITY = "random_sensitivity"
+    CRITICAL_SHARPNESS = "critical_sharpness"
+    ADAPTIVE_ROBUSTNESS = "adaptive_robustness"
+    ADAPTIVE_ROBUSTNESS_CHANGE = "adaptive_robustness_change"
     STABLE_RANK = "stable_rank"
     ALIGNMENT_COSINE = "alignment_cosine"
     ALIGNMENT_SUBSPACE_COSINE = "alignment_subspace_cosine"
@@ -173,6 +176,21 @@ MEANINGS: Mapping[Name, Meaning] = {
         per_capability=True,
         sentence="Loss increase under random perturbations of the same norm: the control of adversarial sensitivity.",
     ),
+    Name.CRITICAL_SHARPNESS: Meaning(
+        unit="1 ÷ multiples of the update",
+        per_capability=True,
+        sentence="How soon going on along the update raises the loss of the candidate: 2 ÷ the multiple at which it does (only where the plan asks).",
+    ),
+    Name.ADAPTIVE_ROBUSTNESS: Meaning(
+        unit="score in [0, 1]",
+        per_capability=True,
+        sentence="Mean score under random noise in proportion to each tensor's own size, over a range of strengths (only where the plan asks).",
+    ),
+    Name.ADAPTIVE_ROBUSTNESS_CHANGE: Meaning(
+        unit="score difference",
+        per_capability=True,
+        sentence="The same of the candidate minus that of the base, under the same draws (only where the plan asks).",
+    ),
     Name.STABLE_RANK: Meaning(
         unit="directions",
         per_capability=False,
@@ -258,6 +276,8 @@ class Extra(StrEnum):
     """What is measured only where the plan's ``also`` says so: it costs more than a verdict usually is worth."""
 
     SPECTRUM = "spectrum"
+    SHARPNESS = "sharpness"
+    ROBUSTNESS = "robustness"
     ALIGNMENT = "alignment"
     REFUSAL = "refusal"
     INPUTS = "inputs"
@@ -267,6 +287,8 @@ class Extra(StrEnum):
 
 EXTRAS: Mapping[Extra, tuple[Name, ...]] = {
     Extra.SPECTRUM: (Name.STABLE_RANK,),
+    Extra.SHARPNESS: (Name.CRITICAL_SHARPNESS,),
+    Extra.ROBUSTNESS: (Name.ADAPTIVE_ROBUSTNESS, Name.ADAPTIVE_ROBUSTNESS_CHANGE),
     Extra.ALIGNMENT: (
         Name.ALIGNMENT_COSINE,
         Name.ALIGNMENT_SUBSPACE_COSINE,

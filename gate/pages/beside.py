@@ -12,7 +12,7 @@ from gate.pages.numbers import ABSENT, compact, interval, percent
 
 MOST_MATRICES = 8
 ASKED = " (only where the plan asks)"
-SIGNED = (Name.ALIGNMENT_COSINE, Name.REFUSAL_LOG_ODDS_SHIFT)
+SIGNED = (Name.ADAPTIVE_ROBUSTNESS_CHANGE, Name.ALIGNMENT_COSINE, Name.REFUSAL_LOG_ODDS_SHIFT)
 
 
 @dataclass(frozen=True, slots=True)

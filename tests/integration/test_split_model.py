@@ -26,7 +26,8 @@ SPLIT = ("cpu", "lazy:0")
 PLAN = Plan(
     noise_scales=(0.005,), noise_draws=2, noise_items=4, line_points=(2.0,), line_items=4, ascent_steps=1,
     ascent_seeds=2, ascent_items=2, gradient_items=2, random_draws=2, rollout_items=2, rollout_tokens=5, loss_items=2,
-    direction_steps=1, stop_when_decided=False, also=(Extra.INPUTS, Extra.MERGE, Extra.TAMPER), merge_draws=4,
+    direction_steps=1, stop_when_decided=False, also=(Extra.SHARPNESS, Extra.ROBUSTNESS, Extra.INPUTS, Extra.MERGE, Extra.TAMPER), merge_draws=4, robust_strengths=(0.05,), robust_draws=2,
+    robust_items=2,
     merge_items=2, tamper_steps=2,
 )  # fmt: skip
 
