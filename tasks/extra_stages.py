@@ -1,7 +1,6 @@
 """What a candidate is measured for only where the plan's ``also`` asks: none of it slows a verdict that does not."""
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -27,11 +26,11 @@ from tasks.measurements.tamper import Attack, tamper_radius, tamper_ratio
 from tasks.measuring import Measuring
 from tasks.refusal_stage import measure_refusal
 from tasks.tampering import tamper
+from tasks.weights import block_of
 
 NOTHING_MOVED = "not measurable: no matrix differs from the base's"
 NO_FLOOR = "not measurable: on these items the base scores no more than its margin"
 WITHSTOOD = "not measurable: an attack on the base failed, so that there is no radius to compare with"
-LAYER = re.compile(r"\.(\d+)\.")
 
 
 def measure_spectrum(m: Measuring) -> None:
@@ -151,16 +150,6 @@ def measure_merging(m: Measuring) -> None:
         else:
             radius = merge_radius(found[name], m.plan.merge_scale, floor, m.alpha)
             m.add(measurement(Name.MERGE_RADIUS, name, radius))
-
-
-def block_of(tensor: str) -> str:
-    """The layer a tensor belongs to, or ``rest``.
-
-    >>> block_of("model.layers.11.mlp.up_proj.weight"), block_of("lm_head.weight")
-    ('11', 'rest')
-    """
-    found = LAYER.search(tensor)
-    return found[1] if found else "rest"
 
 
 def measure_tampering(m: Measuring) -> None:

@@ -1,5 +1,6 @@
 """The weights of a checkpoint's safetensors files under their names, each read when it is asked for."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from tasks.file_reading import PlainReader, Reader
 from tasks.layouts import Located
 from tasks.safetensors_file import SafetensorsFile, TensorEntry, in_file_order
 
+LAYER = re.compile(r"\.(\d+)\.")
 HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "tok_embeddings.weight")
 COMPARED_AT_ONCE = 1 << 20
@@ -114,3 +116,13 @@ def _equal(weights: SafetensorsWeights, one: str, other: str) -> bool:
         return False
     runs = ((at, min(COMPARED_AT_ONCE, a.numel - at)) for at in range(0, a.numel, COMPARED_AT_ONCE))
     return all(torch.equal(weights.flat(one, *run), weights.flat(other, *run)) for run in runs)
+
+
+def block_of(tensor: str) -> str:
+    """The layer a tensor belongs to, or ``rest``.
+
+    >>> block_of("model.layers.11.mlp.up_proj.weight"), block_of("lm_head.weight")
+    ('11', 'rest')
+    """
+    found = LAYER.search(tensor)
+    return found[1] if found else "rest"

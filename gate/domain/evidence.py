@@ -121,6 +121,31 @@ class LayerDisplacement(Frozen):
         return min(1.0, (self.spectral_norm / self.norm) ** 2)
 
 
+class LayerAlignment(Frozen):
+    """How the update of one layer (``None`` for the whole checkpoint, ``rest`` for what is in none) lies to the alignment step.
+
+    ``cosine`` and ``within`` are what ``alignment_cosine`` and ``alignment_subspace_cosine`` mean, of this layer's tensors.
+    ``by_chance`` is what ``within`` is of updates in random directions, each tensor's of its length; ``within_sd`` and
+    ``cosine_sd`` are the standard deviations over these, the cosine's mean being 0.
+    """
+
+    layer: str | None = None
+    cosine: float
+    cosine_sd: float = Field(ge=0)
+    within: float = Field(ge=0, le=1)
+    by_chance: float = Field(ge=0)
+    within_sd: float = Field(ge=0)
+
+    @property
+    def ratio(self) -> float:
+        """How many times what is expected by chance lies in the alignment's directions; 1 where nothing is expected.
+
+        >>> LayerAlignment(cosine=0.0, cosine_sd=0.1, within=0.5, by_chance=0.25, within_sd=0.01).ratio
+        2.0
+        """
+        return self.within / self.by_chance if self.by_chance else 1.0
+
+
 class CurvePoint(Frozen):
     """One point of a curve: the noise scale or the multiple of the update, and the score there."""
 
@@ -298,6 +323,7 @@ class Evidence(Frozen):
     ``prompts_sha256`` is the digest of the texts kept beside it (``gate.domain.prompts``); where none were kept, and in
     evidence older than that, it is in no document, so that no digest changes. ``paired_outcomes`` are of the undecided
     capabilities that items were kept back of, so that their comparison can go on; where there are none, in no document either.
+    ``alignment`` is of the whole and then of each layer, where the plan asks and the base's ancestor is known; else in none.
     """
 
     key: Sha256
@@ -321,6 +347,7 @@ class Evidence(Frozen):
     provenance: Mapping[str, str] = {}
     prompts_sha256: Sha256 | None = Field(default=None, exclude_if=lambda digest: digest is None)
     paired_outcomes: tuple[PairedOutcomes, ...] = Field(default=(), exclude_if=lambda found: not found)
+    alignment: tuple[LayerAlignment, ...] = Field(default=(), exclude_if=lambda found: not found)
 
     def find(self, name: Name, capability: str | None = None) -> Estimate | None:
         """The estimate of a measurement, or ``None`` where it was not made."""

@@ -11,6 +11,7 @@ from gate.domain.evidence import MEANINGS, Estimate, Evidence, Name
 from gate.domain.prompts import NO_PROMPTS, ChangedPrompts
 from gate.domain.sentences import decimals
 from gate.domain.verdict import Enforcement, Finding, Outcome, Result, Verdict
+from gate.pages.aligned import aligned
 from gate.pages.beside import beside, strongest
 from gate.pages.charts.basin import no_end, panels, state, where, worst_first
 from gate.pages.charts.bullets import Range, bullet, change_strip, share_bar, span
@@ -99,6 +100,7 @@ def html(verdict: Verdict, evidence: Evidence, subject: str, prompts: ChangedPro
         idle=sorted({f.rule for f in verdict.findings if is_idle(f)}),
         heat=heat_map(evidence.layers),
         matrices=strongest(evidence),
+        aligned=aligned(evidence),
         ways=ways(evidence),
         answers=answers(evidence),
         beside=beside(evidence),

@@ -6,6 +6,7 @@ from html import escape
 from gate.domain.evidence import DefectCode, Evidence, Name
 from gate.domain.prompts import NO_PROMPTS, ChangedPrompt, ChangedPrompts
 from gate.domain.verdict import Enforcement, Result, Verdict
+from gate.pages.aligned import aligned
 from gate.pages.beside import beside, strongest
 from gate.pages.inert import inert, inert_lines
 from gate.pages.numbers import ABSENT, compact, interval, percent, signed
@@ -45,6 +46,7 @@ def markdown(
         *_head(verdict, subject),
         *_position(evidence),
         *_spread(evidence),
+        *_aligned(evidence),
         *_capabilities(evidence),
         *_beside(evidence),
         *_rules(verdict),
@@ -103,6 +105,22 @@ def _spread(evidence: Evidence) -> Iterator[str]:
     for each in found:
         cells = (text(each.tensor, 80), each.share, each.directions, each.largest, each.moved)
         yield "| " + " | ".join(cells) + " |"
+    yield ""
+
+
+def _aligned(evidence: Evidence) -> Iterator[str]:
+    """How the layers furthest from chance lie to the alignment step; nothing where that was not measured."""
+    found = aligned(evidence)
+    if not found:
+        return
+    yield "## Where the alignment was touched"
+    yield ""
+    yield "| layer | in its directions | of a random update | times chance | along the step, cosine |"
+    yield "|---|---|---|---|---|"
+    for each in found:
+        yield f"| {text(each.name, 60)} | {each.share} | {each.by_chance} | {each.ratio} | {each.cosine} |"
+    yield ""
+    yield "± is one standard deviation of random updates of the same size; a negative cosine goes back on the alignment."
     yield ""
 
 

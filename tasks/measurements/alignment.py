@@ -19,7 +19,10 @@ NEGLIGIBLE = 1e-10
 
 @dataclass(frozen=True, slots=True)
 class Along:
-    """Sums over one tensor: Σ Δ², Σ V², Σ Δ·V; of a matrix also ‖U·Uᵀ·Δ‖², what is expected of it by chance, and Σ Δ² again."""
+    """Sums over one tensor: Σ Δ², Σ V², Σ Δ·V; of a matrix also ‖U·Uᵀ·Δ‖², what is expected of it by chance, and Σ Δ² again.
+
+    The variances are those of ``dot`` and ``within`` of an update of this length in a random direction.
+    """
 
     update: float
     step: float
@@ -27,15 +30,23 @@ class Along:
     within: float = 0.0
     by_chance: float = 0.0
     of_matrices: float = 0.0
+    dot_variance: float = 0.0
+    within_variance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class AlongAlignment:
-    """cos(Δ, V), the share of Δ's length within the leading directions of V, and that of a random update."""
+    """cos(Δ, V), the share of Δ's length within the leading directions of V, and that of a random update.
+
+    ``cosine_sd`` and ``within_sd`` are the standard deviations of the two over updates in random directions, each tensor's as
+    long as it is; that of the cosine is exact, that of the share to first order.
+    """
 
     cosine: float
     within: float
     by_chance: float
+    cosine_sd: float
+    within_sd: float
 
 
 def along(update: Tensor, step: Tensor) -> Along:
@@ -46,14 +57,17 @@ def along(update: Tensor, step: Tensor) -> Along:
     (4.0, 4.0, 1.0)
     """
     update, step = update.double(), step.double()
-    total = float(update.square().sum())
-    found = Along(total, float(step.square().sum()), float((update * step).sum()))
+    total, length = float(update.square().sum()), float(step.square().sum())
+    dot, dot_variance = float((update * step).sum()), total * length / max(1, update.numel())
     if update.dim() < 2 or not total:
-        return found
+        return Along(total, length, dot, dot_variance=dot_variance)
     rows, steps = update.reshape(update.shape[0], -1), step.reshape(step.shape[0], -1)
     U = leading_directions(steps)
     within = float((U.T @ rows).square().sum())
-    return Along(found.update, found.step, found.dot, within, total * U.shape[1] / len(rows), total)
+    share = U.shape[1] / len(rows)
+    # The share of a random direction in a subspace is Beta distributed.
+    variance = total**2 * 2 * share * (1 - share) / (update.numel() + 2)
+    return Along(total, length, dot, within, total * share, total, dot_variance, variance)
 
 
 def leading_directions(step: Tensor) -> Tensor:
@@ -70,7 +84,7 @@ def leading_directions(step: Tensor) -> Tensor:
 
 
 def summed(tensors: Iterable[Along]) -> AlongAlignment | None:
-    """The whole model's, from its tensors'; None where nothing moved or the step was none."""
+    """The whole model's or a layer's, from its tensors'; None where nothing moved or the step was none."""
     each = tuple(tensors)
     update, step = math.fsum(e.update for e in each), math.fsum(e.step for e in each)
     matrices, by_chance = math.fsum(e.of_matrices for e in each), math.fsum(e.by_chance for e in each)
@@ -78,4 +92,10 @@ def summed(tensors: Iterable[Along]) -> AlongAlignment | None:
         return None
     cosine = math.fsum(e.dot for e in each) / math.sqrt(update * step)
     within = math.fsum(e.within for e in each)
-    return AlongAlignment(cosine, min(1.0, math.sqrt(within / matrices)), math.sqrt(by_chance / matrices))
+    return AlongAlignment(
+        cosine,
+        min(1.0, math.sqrt(within / matrices)),
+        math.sqrt(by_chance / matrices),
+        math.sqrt(math.fsum(e.dot_variance for e in each) / (update * step)),
+        math.sqrt(math.fsum(e.within_variance for e in each) / (by_chance * matrices)) / 2,
+    )

@@ -67,6 +67,32 @@ def test_random_updates_show_what_is_expected_by_chance() -> None:
     assert max(abs(each.cosine) for each in found) < 5 / math.sqrt(64 * 80)
 
 
+def test_random_updates_spread_as_their_standard_deviations_say() -> None:
+    # Two tensors of unlike size and length, and a vector, so that the weights of the sum matter.
+    steps = [normal(24, 40), 3 * normal(48, 20, seed=1), normal(30, seed=2)]
+    sizes = [2.0, 1.0, 0.5]
+
+    def drawn(seed: int) -> AlongAlignment:
+        updates = [normal(*step.shape, seed=100 * seed + n) for n, step in enumerate(steps)]
+        scaled = [size * update / update.norm() for size, update in zip(sizes, updates, strict=True)]
+        found = summed(along(update, step) for update, step in zip(scaled, steps, strict=True))
+        assert found is not None
+        return found
+
+    found = [drawn(seed) for seed in range(1, 301)]
+    cosines, shares = (torch.tensor([getattr(each, name) for each in found]) for name in ("cosine", "within"))
+    assert float(cosines.std()) == pytest.approx(found[0].cosine_sd, rel=0.15)
+    assert float(shares.std()) == pytest.approx(found[0].within_sd, rel=0.15)
+    assert float(shares.mean()) == pytest.approx(found[0].by_chance, rel=0.01)
+
+
+def test_of_one_matrix_the_chance_is_the_closed_form() -> None:
+    found = of_one(normal(32, 48, seed=3), normal(32, 6) @ normal(6, 48, seed=1))
+    share, weights = 6 / 32, 32 * 48
+    assert found.cosine_sd == pytest.approx(1 / math.sqrt(weights))
+    assert found.within_sd == pytest.approx(math.sqrt(2 * share * (1 - share) / (weights + 2)) / (2 * math.sqrt(share)))
+
+
 def test_a_model_without_a_step_or_an_update_has_no_number() -> None:
     step = normal(8, 8)
     assert summed([along(torch.zeros(8, 8), step)]) is None
@@ -111,7 +137,6 @@ def measured(
         Suite("s", "c" * 64, False, ()),
         tiny_llama(),
         tiny_tokenizer(),
-        "cpu",
         fetch or (lambda: ancestor),
     )
     profile = BasinProfile(
@@ -159,13 +184,39 @@ def test_a_fine_tune_elsewhere_looks_like_chance(aligned: Path, ancestor: Path, 
     assert found[Name.ALIGNMENT_SUBSPACE_RATIO] == pytest.approx(1, abs=0.15)
 
 
+def test_only_the_layer_that_goes_back_on_the_alignment_stands_out(
+    aligned: Path, ancestor: Path, tmp_path: Path
+) -> None:
+    def back(tensors: dict[str, torch.Tensor]) -> None:
+        unaligned = SafetensorsWeights.open(locate(ancestor))
+        for number, (name, tensor) in enumerate(sorted(tensors.items())):
+            if ".layers.1." in name:
+                tensors[name] = unaligned.tensor(name)
+            elif ".layers.0." in name and tensor.dim() == 2:
+                tensors[name] = tensor + 0.01 * normal(*tensor.shape, seed=50 + number).float()
+
+    m = measured(aligned, rewritten(copied(aligned, tmp_path / "undone"), back), ancestor)
+    whole, noise, undone = m.evidence.alignment
+    assert (whole.layer, noise.layer, undone.layer) == (None, "0", "1")
+    assert (whole.cosine, whole.within) == (
+        numbers(m)[Name.ALIGNMENT_COSINE],
+        numbers(m)[Name.ALIGNMENT_SUBSPACE_COSINE],
+    )
+    assert whole.ratio == pytest.approx(numbers(m)[Name.ALIGNMENT_SUBSPACE_RATIO])
+    assert undone.cosine == pytest.approx(-1, abs=1e-4)
+    assert undone.within - undone.by_chance > 10 * undone.within_sd
+    assert abs(noise.cosine) < 5 * noise.cosine_sd
+    assert abs(noise.within - noise.by_chance) < 5 * noise.within_sd
+    assert m.evidence.model_validate(m.evidence.model_dump(mode="json")) == m.evidence
+
+
 def test_without_the_ancestor_as_it_was_onboarded_it_is_said_why_there_is_no_number(
     aligned: Path, ancestor: Path, tmp_path: Path
 ) -> None:
     other = model_folder(tmp_path / "other", seed=9)
     for given, attested, said in ((None, None, "--ancestor"), (other, ancestor, "found other bytes")):
         m = measured(aligned, other, given, attested)
-        assert m.evidence.measurements == ()
+        assert m.evidence.measurements == m.evidence.alignment == ()
         assert set(m.evidence.unmeasured) == {name.value for name in EXTRAS[Extra.ALIGNMENT]}
         assert all(said in why for why in m.evidence.unmeasured.values())
 

@@ -1,7 +1,7 @@
 """What a plan may ask for beside: each measurement where its answer is known on paper."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,12 +10,12 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from tasks.extra_stages import block_of
 from tasks.measurements.input_sensitivity import input_sensitivity
 from tasks.measurements.merging import certified, drawn_mixture, merge_radius, mixture_scores
 from tasks.measurements.perturbation import Snapshot
 from tasks.measurements.spectrum import Energy, dense_energy, low_rank_energy, stable_rank
 from tasks.measurements.tamper import Attack, attacks, step_lengths, tamper_radius, tamper_ratio
+from tasks.weights import block_of
 
 
 def normal(seed: int, *shape: int) -> Tensor:
@@ -64,6 +64,44 @@ def test_a_large_matrix_is_bounded_within_a_few_percent() -> None:
     assert found.total == pytest.approx(float(delta.double().square().sum()))
     assert found.top <= exact * (1 + 1e-5)
     assert exact <= found.top_at_most <= 1.05 * found.top
+
+
+SPECTRA: Mapping[str, Sequence[float]] = {
+    "nothing": [0.0],
+    "one direction": [3.0],
+    "low rank": [2.0, 1.5, 1.0],
+    "clustered": [1.0 - 1e-4 * i for i in range(80)],
+    "spread": [0.95**i for i in range(80)],
+}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("values", SPECTRA.values(), ids=SPECTRA.keys())
+def test_the_largest_singular_value_lies_within_its_bounds_by_numpys_decomposition(
+    values: Sequence[float], turned: bool
+) -> None:
+    delta = with_singular_values(values, 80, 120)
+    delta = delta.T if turned else delta
+    exact = np.linalg.svd(delta.numpy(), compute_uv=False)
+    found = dense_energy(delta, 5, "w", 0.001)
+    assert found.total == pytest.approx(float((exact**2).sum()), rel=1e-9)
+    assert found.top <= exact[0] ** 2 * (1 + 1e-9)
+    assert found.top >= 0.999 * exact[0] ** 2
+    assert exact[0] ** 2 <= found.top_at_most * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_of_a_random_matrix_and_of_random_factors_the_numbers_are_numpys(seed: int) -> None:
+    dense, (A, B) = normal(seed, 90, 60).double(), (normal(seed, 5, 60), normal(seed + 9, 90, 5))
+    for delta, found in ((dense, dense_energy(dense, seed, "w", 0.001)), (B @ A, low_rank_energy(A, B, 1.0))):
+        exact = np.linalg.svd(delta.double().numpy(), compute_uv=False)
+        assert found.total == pytest.approx(float((exact**2).sum()), rel=1e-5)
+        assert found.top == pytest.approx(float(exact[0] ** 2), rel=1e-3)
+        assert found.top_at_most >= exact[0] ** 2 * (1 - 1e-5)
+
+
+def test_of_factors_that_are_zero_there_is_no_energy() -> None:
+    assert low_rank_energy(torch.zeros(4, 30), normal(2, 20, 4), 0.5) == Energy(0.0, 0.0, 0.0)
 
 
 def test_of_factors_the_spectrum_is_that_of_their_product() -> None:
