@@ -151,7 +151,8 @@ def perturb(model: nn.Module, base: WeightSource, sigma: float, seed: int, draw:
 
     ``sigma`` is the root mean square move per weight, in weight units.
     """
-    squared, unchanged, parameters = 0.0, 0, 0
+    squares: list[float] = []
+    unchanged, parameters = 0, 0
     for name, target in named_targets(model, base):
         pristine = base.tensor(name)
         _same_shape(name, target, pristine)
@@ -159,6 +160,7 @@ def perturb(model: nn.Module, base: WeightSource, sigma: float, seed: int, draw:
             target.data.copy_(pristine)
             continue
         flat, source, mover = target.data.view(-1), pristine.reshape(-1), _Mover(target.device, sigma)
+        squared = 0.0
         for start, noise in _blocks(seed, _canonical(model, target), draw, flat.numel()):
             for part in mover.slices(start, noise.numel()):
                 direction = noise[part.start - start : part.stop - start]
@@ -166,7 +168,9 @@ def perturb(model: nn.Module, base: WeightSource, sigma: float, seed: int, draw:
                 squared += moved
                 unchanged += kept
             parameters += noise.numel()
-    return RealisedNoise(math.sqrt(squared / parameters), unchanged / parameters, parameters)
+        squares.append(squared)
+    # The same sum in whatever order a file has its tensors.
+    return RealisedNoise(math.sqrt(math.fsum(squares) / parameters), unchanged / parameters, parameters)
 
 
 class _Mover:
