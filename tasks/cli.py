@@ -1,4 +1,4 @@
-"""The bench's commands, joined to ``basin-gate`` through an entry point: assess, base, calibrate, demo, selfcheck."""
+"""The bench's commands, joined to ``basin-gate`` through an entry point: assess, base, calibrate, demo, selfcheck, suite."""
 
 import sys
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from gate.look.printing import AsJson, say, told
 from gate.settings import settings
 from tasks.calibrate_command import calibrate_command
 from tasks.selfcheck_command import selfcheck
+from tasks.suite_command import suite_app
 
 EXIT = {Outcome.APPROVED: 0, Outcome.BLOCKED: 1, Outcome.NEEDS_REVIEW: 3, Outcome.ERROR: 2}
 out, err = Console(), Console(stderr=True)
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     if find_spec("torch") is None:
         raise ModuleNotFoundError("torch")
     app.add_typer(base_app, name="base")
+    app.add_typer(suite_app, name="suite")
     app.command("assess")(assess_command)
     app.command("demo")(demo_command)
     app.command("calibrate")(calibrate_command)
