@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from gate.look.printing import AsJson, say, told
-from tasks.assess import one_policy
-from tasks.resolving import Resolution, resolutions
-from tasks.suites import load_suite
+
+if TYPE_CHECKING:
+    from tasks.resolving import Resolution
 
 suite_app = typer.Typer(no_args_is_help=True, help="Suites: what bases and fine-tunes are asked.")
 
@@ -25,6 +25,10 @@ def show_suite(
     as_json: AsJson = False,
 ) -> None:
     """Show a suite's capabilities and the smallest fall that each can rule out; exit 1 where that is above a margin."""
+    from tasks.assess import one_policy
+    from tasks.resolving import resolutions
+    from tasks.suites import load_suite
+
     loaded = load_suite(suite)
     found = resolutions(loaded, one_policy(policy, policy_name).plan)
     short = [each for each in found if not each.enough]
@@ -36,7 +40,7 @@ def show_suite(
     raise typer.Exit(1 if short else 0)
 
 
-def _table(found: Sequence[Resolution]) -> Table:
+def _table(found: "Sequence[Resolution]") -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("capability", "scorer", "items", "margin", "rules out a fall of"):
         table.add_column(column)
@@ -45,14 +49,14 @@ def _table(found: Sequence[Resolution]) -> Table:
     return table
 
 
-def _too_few(each: Resolution) -> str:
+def _too_few(each: "Resolution") -> str:
     return (
         f"{each.capability}: expected items that can rule out a fall by the margin {each.margin:g}, found {each.compared}, "
         f"which rule out {each.smallest:g}: no fine-tune can pass; give it {each.wanted} items, or a wider margin"
     )
 
 
-def _told(each: Resolution) -> str:
+def _told(each: "Resolution") -> str:
     if each.smallest is None:
         return "by how much its items vary"
     return f"{each.smallest:.2g}" + ("" if each.compared == each.items else f" ({each.compared} items at first)")
