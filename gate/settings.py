@@ -180,11 +180,11 @@ class Settings(BaseSettings):
     )
     gpu_memory_gb: str = Field(
         default="",
-        description="Memory of the GPU workers' devices in GB, as `24,80`: each size has a queue of its own (`gpu-24`, `gpu-80`), and a job goes to the smallest that holds what it takes. Without it all share the queue `gpu`. The same for every process.",
+        description="Memory that a GPU worker has for a job in GB, all its devices together, as `24,80`: each size has a queue of its own (`gpu-24`, `gpu-80`), and a job goes to the smallest that holds what it takes. Without it all share the queue `gpu`. The same for every process.",
     )
     device: str = Field(
         default="auto",
-        description="Torch device of gpu-queue workers: auto (every GPU there is), cpu, cuda:0, mps, or several as `cuda:0,cuda:1`, over which a base is split that the first does not hold.",
+        description="Torch device of gpu-queue workers: auto (every GPU there is), cpu, cuda:0, mps, or several as `cuda:0,cuda:1`, over which a base is split that none of them holds alone.",
     )
     threads: int = Field(default=0, ge=0, description="Torch threads per worker; 0 leaves torch's choice.")
     metrics_port: int = Field(

@@ -51,8 +51,9 @@ def placed(model: Any, devices: Sequence[str]) -> nn.Module:
     """
     rooms = [memory(device) for device in devices]
     need = COPIES * sum(p.numel() * p.element_size() for p in model.parameters()) + WORK_BYTES
-    if len(devices) == 1 or need <= rooms[0]:
-        alone: nn.Module = model.to(devices[0])
+    holding = [device for device, found in zip(devices, rooms, strict=True) if need <= found]
+    if holding or len(devices) == 1:
+        alone: nn.Module = model.to((holding or devices)[0])
         return alone
     weights: dict[int | str, int] = {
         number: max(0, int((found - WORK_BYTES) / COPIES)) for number, found in enumerate(rooms)

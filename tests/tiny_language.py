@@ -20,13 +20,15 @@ def tiny_tokenizer(*, pad: bool = True) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, **named)
 
 
-def tiny_llama(seed: int = 0, *, tied: bool = True, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
-    """Hidden 16, two layers, random weights large enough that answers differ between prompts."""
+def tiny_llama(
+    seed: int = 0, *, tied: bool = True, layers: int = 2, dtype: torch.dtype = torch.float32
+) -> LlamaForCausalLM:
+    """Hidden 16, few layers, random weights large enough that answers differ between prompts."""
     config = LlamaConfig(
         vocab_size=len(LETTERS) + 2,
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=96,

@@ -1,4 +1,7 @@
-"""Which GPU worker a job goes to: the smallest device that holds what measuring against its base takes."""
+"""Which GPU worker a job goes to: the one with the least memory that holds what measuring against its base takes.
+
+A worker's memory is that of all its devices together: a base that one does not hold is split over them.
+"""
 
 from dataclasses import dataclass
 
@@ -23,7 +26,7 @@ def bytes_needed(base: Base, compute_dtype: ComputeDtype = ComputeDtype.STORED) 
 
 @dataclass(frozen=True, slots=True)
 class GpuSizes:
-    """The memory of the GPU workers' devices, in GB (10⁹ bytes), ascending: each size has a queue of its own.
+    """The memory that GPU workers have, in GB (10⁹ bytes), ascending: each size has a queue of its own.
 
     Without any there is one queue, whose workers take everything.
     """
@@ -32,7 +35,7 @@ class GpuSizes:
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """The queues of GPU workers, the smallest device's first.
+        """The queues of GPU workers, those with the least memory first.
 
         >>> GpuSizes((24, 80)).queues, GpuSizes().queues
         (('gpu-24', 'gpu-80'), ('gpu',))
@@ -46,11 +49,11 @@ class GpuSizes:
 
     @property
     def largest(self) -> str:
-        """The queue of the largest device."""
+        """The queue of the workers with the most memory."""
         return self.queues[-1]
 
     def queue_for(self, base: Base, compute_dtype: ComputeDtype = ComputeDtype.STORED) -> str:
-        """The queue of the smallest device that holds it; of the largest for a base whose size is not known.
+        """The queue of the least memory that holds it; of the most for a base whose size is not known.
 
         Raises `NotMeasurable` where none does.
         """
@@ -61,7 +64,7 @@ class GpuSizes:
             if need <= size * GB:
                 return queue
         raise NotMeasurable(
-            f"expected a GPU worker whose device holds what measuring against base {base.name} takes, {need / GB:.0f} GB "
+            f"expected a GPU worker that holds what measuring against base {base.name} takes, {need / GB:.0f} GB "
             f"by estimate, found {self.gb[-1]} GB at most; add workers of that size and name it in GATE_GPU_MEMORY_GB, "
             "then register the version again"
         )

@@ -22,6 +22,8 @@ from tasks.placing import placed
 
 POLICY = Path(__file__).parents[2] / "policies" / "default.yaml"
 SPLIT = ("cpu", "lazy:0")
+LAYERS = 4
+HALVES = ("cpu", "cpu", "lazy:0", "lazy:0")
 # As little of everything as a plan may ask.
 PLAN = Plan(
     noise_scales=(0.005,), noise_draws=2, noise_items=4, line_points=(2.0,), line_items=4, ascent_steps=1,
@@ -39,9 +41,10 @@ def lazy_backend() -> None:
 
 @pytest.fixture
 def two_devices(lazy_backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Devices of which the first holds a part of a tiny model and of what measuring it takes."""
-    size = sum(p.numel() * p.element_size() for p in tiny_llama().parameters())
-    monkeypatch.setattr(placing, "memory", {"cpu": WORK_BYTES + COPIES * size * 0.7, "lazy:0": 1e12}.__getitem__)
+    """Devices of which each holds some layers of a tiny model, and of what measuring it takes, and neither holds all."""
+    size = sum(p.numel() * p.element_size() for p in tiny_llama(layers=LAYERS).parameters())
+    rooms = {"cpu": WORK_BYTES + COPIES * size * 0.8, "lazy:0": WORK_BYTES + COPIES * size * 0.9}
+    monkeypatch.setattr(placing, "memory", rooms.__getitem__)
     # The one thing that the lazy backend lacks.
     monkeypatch.setattr(torch, "inference_mode", torch.no_grad)
 
@@ -54,7 +57,7 @@ def devices(model: torch.nn.Module) -> set[str]:
 def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
     """A base that answers every item rightly, a candidate near it, and the suite."""
     base, candidate, suite = (tmp_path / name for name in ("base", "candidate", "suite"))
-    model, tokenizer = tiny_llama(tied=False), tiny_tokenizer()
+    model, tokenizer = tiny_llama(tied=False, layers=LAYERS), tiny_tokenizer()
     for folder in (base, candidate):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -100,19 +103,24 @@ def test_every_measurement_of_a_split_base_is_that_of_one_device(
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.usefixtures("two_devices")
 def test_noise_on_a_split_model_is_the_same_and_is_taken_back(tied: bool) -> None:
-    whole, split = tiny_llama(tied=tied), placed(tiny_llama(tied=tied), SPLIT)
-    assert devices(split) == set(SPLIT)
-    pristine = Snapshot.of(tiny_llama(tied=tied))
+    whole, split, plain = (tiny_llama(tied=tied, layers=LAYERS) for _ in range(3))
+    split = placed(split, SPLIT)
+    assert [devices(layer) for layer in split.model.layers] == [{device} for device in HALVES]
+    pristine = Snapshot.of(plain)
     assert perturb(split, pristine, 0.01, 7, 0).norm == pytest.approx(perturb(whole, pristine, 0.01, 7, 0).norm)
     ids = torch.arange(12).reshape(2, 6)
     assert split(input_ids=ids).logits.device == ids.device
     torch.testing.assert_close(split(input_ids=ids).logits, whole(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(split(input_ids=ids).logits, tiny_llama(tied=tied)(input_ids=ids).logits, atol=1e-3)
+    assert not torch.allclose(split(input_ids=ids).logits, plain(input_ids=ids).logits, atol=1e-3)
 
 
 @pytest.mark.usefixtures("two_devices")
-def test_a_model_that_the_first_device_holds_stays_there() -> None:
-    assert devices(placed(tiny_llama(), ("lazy:0", "cpu"))) == {"lazy:0"}
+@pytest.mark.parametrize("order", [("lazy:0", "cpu"), ("cpu", "lazy:0")])
+def test_a_model_that_one_device_holds_is_on_the_first_that_does(
+    order: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "memory", {"cpu": WORK_BYTES + 100.0, "lazy:0": 1e12}.__getitem__)
+    assert devices(placed(tiny_llama(), order)) == {"lazy:0"}
 
 
 def test_a_model_that_all_devices_together_do_not_hold_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

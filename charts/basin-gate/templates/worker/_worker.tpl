@@ -110,7 +110,6 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{- /* Requests and limits, the GPUs as a limit alone: they cannot be overcommitted. */ -}}
 {{- /* The devices of a pod with so many GPUs, as torch names them. */ -}}
 {{- define "basin-gate.devices" -}}
 {{- $names := list -}}
@@ -118,6 +117,7 @@ spec:
 {{- default "cpu" (join "," $names) | quote -}}
 {{- end -}}
 
+{{- /* Requests and limits, the GPUs as a limit alone: they cannot be overcommitted. */ -}}
 {{- define "basin-gate.workerResources" -}}
 {{- $resources := deepCopy .values.resources -}}
 {{- $gpus := int (dig "gpu" "count" 0 .values) -}}
