@@ -26,7 +26,6 @@ from panel_truth import open_candidate
 
 from gate.domain.evidence import Evidence, Name
 from tasks.assess import assess
-from tasks.bench import shared_alpha
 from tasks.measurements.benchmark import Benchmark, Item, score_items
 from tasks.measurements.confidence import clopper_pearson
 from tasks.measurements.perturbation import Snapshot, normals, perturb
@@ -177,7 +176,7 @@ def verdicts(base: Path, made: Path, quick: bool) -> Mapping[str, tuple[str, Evi
 
 def cost_lines(evidence: Evidence, word: str, per_prompt: Mapping[str, float]) -> str:
     """One verdict's cost beside what the published sweeps need for the same interval widths."""
-    alpha = shared_alpha(evidence.plan.alpha, len(evidence.capabilities))
+    alpha = evidence.plan.alpha / len(evidence.capabilities)
     prompts = {}
     for name in evidence.capabilities:
         kept, score = evidence.find(Name.RETENTION, name), evidence.find(Name.SCORE, name)

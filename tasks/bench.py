@@ -124,11 +124,6 @@ def file_digest(folder: Path, path: str) -> FileDigest:
         return FileDigest(path=path, sha256=sha256, size=file.tell())
 
 
-def shared_alpha(alpha: float, capabilities: int) -> float:
-    """The error probability of one capability when all of them together may err with ``alpha`` (Bonferroni)."""
-    return alpha / max(1, capabilities)
-
-
 def exactly(value: float, n: int) -> Interval:
     """A computed number as an interval of no width."""
     return Interval(value, value, value, 0.0, n, "exact")

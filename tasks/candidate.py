@@ -211,10 +211,10 @@ def _control(m: Measuring) -> None:
         for name, increase in increases(m).items():
             raised[name].append(increase)
 
-    found = random_controls(place, m.scorers(), m.items(m.plan.noise_items), m.outcomes(), draws=draws, alpha=m.alpha)
+    found = random_controls(place, m.scorers(), m.items(m.plan.noise_items), m.outcomes(), draws=draws, alpha=m.alphas)
     m.add(*(measurement(Name.RETENTION_RANDOM, name, point.difference) for name, point in found.items()))
     for name, random in raised.items():
-        placed = standing(m.losses[name].increase, random, m.alpha)
+        placed = standing(m.losses[name].increase, random, m.alphas[name])
         _add_or_explain(m, Name.LOSS_INCREASE_Z, name, placed, ALIKE)
 
 
@@ -251,7 +251,7 @@ def _line(m: Measuring) -> None:
         items,
         m.outcomes(),
         points=m.plan.line_points,
-        alpha=m.alpha,
+        alpha=m.alphas,
         known=m.known(items),
     )
     for name, points in curves.items():
@@ -268,12 +268,12 @@ def _worst(m: Measuring) -> None:
         # The profile's seed, not the candidate's: the ratio compares like with like.
         found = search_worst(m.bench, m.plan, m.profile.seed, name, m.profile.weight_norm, m.weights)
         m.add(
-            measurement(Name.ADVERSARIAL_SENSITIVITY, name, seeds_interval(found.adversarial, m.alpha)),
-            measurement(Name.RANDOM_SENSITIVITY, name, seeds_interval(found.random, m.alpha)),
+            measurement(Name.ADVERSARIAL_SENSITIVITY, name, seeds_interval(found.adversarial, m.alphas[name])),
+            measurement(Name.RANDOM_SENSITIVITY, name, seeds_interval(found.random, m.alphas[name])),
             measurement(
                 Name.ADVERSARIAL_SENSITIVITY_RATIO,
                 name,
-                sensitivity_ratio(found.adversarial, base.sensitivity, m.alpha),
+                sensitivity_ratio(found.adversarial, base.sensitivity, m.alphas[name]),
             ),
         )
 
@@ -297,7 +297,8 @@ def stages(plan: Plan) -> Mapping[str, Callable[[Measuring], None]]:
 def _explained(evidence: Evidence, profile: BasinProfile) -> Evidence:
     """With a reason for each measurement that is not there."""
     unmeasured = dict(evidence.unmeasured)
-    asked = [name for extra in evidence.plan.also for name in EXTRAS[extra]]
+    # What the files say was measured before; what they did not say has its own reason.
+    asked = [name for extra in evidence.plan.also if extra in EXTRA_STAGES for name in EXTRAS[extra]]
     for name in asked:
         if not MEANINGS[name].per_capability and evidence.find(name) is None:
             unmeasured.setdefault(name.value, DECIDED)

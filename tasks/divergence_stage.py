@@ -104,7 +104,7 @@ def _divergences(m: Measuring, base: CapabilityProfile, outlines: Sequence[Outli
         positions.append(position_divergences(of_base, logits_TV))
         met[answer] = _reading(logits_TV, answer[1])
     for name, first in FIRST.items():
-        m.add(measurement(name, base.capability, forward_divergence(positions, first, m.alpha)))
+        m.add(measurement(name, base.capability, forward_divergence(positions, first, m.alphas[base.capability])))
     return met
 
 
@@ -123,12 +123,12 @@ def _bounds(m: Measuring, base: CapabilityProfile, met: Mapping[Answer, _Reading
     worth = [(r.item, r.greedy) for r in base.rollouts if r.greedy_right and (r.item, r.greedy) not in met]
     read = zip(worth, _read(m, base.capability, worth), strict=True)
     met = {**met, **{answer: _reading(logits_TV, answer[1]) for answer, logits_TV in read}}
-    agreement = greedy_agreement(*_agreed(base.rollouts, met), m.alpha)
+    agreement = greedy_agreement(*_agreed(base.rollouts, met), m.alphas[base.capability])
     overlap = overlap_bound(
         [r.sampled_right for r in base.rollouts],
         [r.log_probability for r in base.rollouts],
         [met[r.item, r.sampled].log_p for r in base.rollouts],
-        m.alpha,
+        m.alphas[base.capability],
     )
     m.add(measurement(Name.GREEDY_AGREEMENT, base.capability, agreement))
     m.add(measurement(Name.OVERLAP_BOUND, base.capability, overlap))
@@ -145,7 +145,7 @@ def _loss(m: Measuring, capability: str, before: _Base) -> None:
         for name in (Name.LOSS_INCREASE, Name.LOSS_INCREASE_Z, Name.LOSS_INCREASE_OF_WORST):
             m.leave_out(name, capability, NO_NUMBER)
         return
-    found = loss_increase(after, before.losses, m.alpha)
+    found = loss_increase(after, before.losses, m.alphas[capability])
     m.losses[capability] = Losses(before.items, before.losses, found.value)
     m.add(measurement(Name.LOSS_INCREASE, capability, found))
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gate.domain.errors import NotMeasurable
 from gate.domain.evidence import Plan
-from tasks.bench import Bench, Tell, shared_alpha
+from tasks.bench import Bench, Tell
 from tasks.measurements.basin import Draw, Drawn, NoiseGrid, noise_items
 from tasks.measurements.benchmark import Scores
 from tasks.measurements.memory import until_it_fits
@@ -49,7 +49,7 @@ def noise_grid(suite: Suite, plan: Plan, seed: int, drawn: Drawn) -> NoiseGrid:
     """What the curves of a base are made of, of which at least the draw of the base itself is there."""
     known = measurable(suite, drawn[ITSELF])
     items = {c: noise_items(o.size, plan.noise_items, item_order(o.size, seed, c)) for c, o in known.items()}
-    return NoiseGrid(plan.noise_scales, plan.noise_draws, items, known, shared_alpha(plan.alpha, len(suite.benchmarks)))
+    return NoiseGrid(plan.noise_scales, plan.noise_draws, items, known, suite.alphas(plan.alpha))
 
 
 def measurable(suite: Suite, outcomes: Mapping[str, Scores]) -> Mapping[str, Scores]:

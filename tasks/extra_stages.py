@@ -21,7 +21,7 @@ from tasks.measurements.perturbation import Moved, WeightSource, along, write_we
 from tasks.measurements.robustness import AdaptiveNoise, area_change, areas, mean_area
 from tasks.measurements.sensitivity import seeds_interval, sensitivity_ratio
 from tasks.measurements.sharpness import critical_sharpness
-from tasks.measurements.spectrum import Energy, dense_energy, low_rank_energy, stable_rank
+from tasks.measurements.spectrum import Energy, dense_energy, low_rank_energy, stable_rank, top_energy
 from tasks.measurements.tamper import Attack, tamper_radius, tamper_ratio
 from tasks.measuring import Measuring
 from tasks.refusal_stage import measure_refusal
@@ -34,17 +34,18 @@ WITHSTOOD = "not measurable: an attack on the base failed, so that there is no r
 
 
 def measure_spectrum(m: Measuring) -> None:
-    """The stable rank of the update, and the largest singular value of each of its matrices."""
+    """Over how many directions the update is spread, and the largest singular value of each of its matrices."""
     m.tell("counting the update's directions", 1.0)
     names = [name for name in m.delta.names() if len(m.bench.weights.entry(name).shape) > 1]
     energies = dict(zip(names, _energies(m, names), strict=True))
     layers = tuple(_with_spectrum(layer, energies.get(layer.tensor)) for layer in m.evidence.layers)
     m.evidence = m.evidence.model_copy(update={"layers": layers})
-    found = stable_rank(energies.values(), m.plan.alpha)
-    if found is None:
-        m.leave_out(Name.STABLE_RANK, None, NOTHING_MOVED)
-    else:
-        m.add(measurement(Name.STABLE_RANK, None, found))
+    for measured, of in ((Name.STABLE_RANK, stable_rank), (Name.TOP_ENERGY, top_energy)):
+        found = of(energies.values(), m.plan.alpha)
+        if found is None:
+            m.leave_out(measured, None, NOTHING_MOVED)
+        else:
+            m.add(measurement(measured, None, found))
 
 
 def _with_spectrum(layer: LayerDisplacement, energy: Energy | None) -> LayerDisplacement:
@@ -94,8 +95,8 @@ def measure_robustness(m: Measuring) -> None:
     base, own = found_of(m.bench.weights, "the base"), found_of(m.weights, "the candidate")
     for name in m.capabilities:
         m.add(
-            measurement(Name.ADAPTIVE_ROBUSTNESS, name, mean_area(own[name], m.alpha)),
-            measurement(Name.ADAPTIVE_ROBUSTNESS_CHANGE, name, area_change(own[name], base[name], m.alpha)),
+            measurement(Name.ADAPTIVE_ROBUSTNESS, name, mean_area(own[name], m.alphas[name])),
+            measurement(Name.ADAPTIVE_ROBUSTNESS_CHANGE, name, area_change(own[name], base[name], m.alphas[name])),
         )
 
 
@@ -111,9 +112,9 @@ def measure_inputs(m: Measuring) -> None:
             m.leave_out(Name.INPUT_SENSITIVITY_RATIO, name, NO_NUMBER)
             continue
         after = _input_increases(m, name)
-        ratio = sensitivity_ratio(after.tolist(), before[name].tolist(), m.alpha)
+        ratio = sensitivity_ratio(after.tolist(), before[name].tolist(), m.alphas[name])
         m.add(
-            measurement(Name.INPUT_SENSITIVITY, name, seeds_interval(after.tolist(), m.alpha)),
+            measurement(Name.INPUT_SENSITIVITY, name, seeds_interval(after.tolist(), m.alphas[name])),
             measurement(Name.INPUT_SENSITIVITY_RATIO, name, ratio),
         )
 
@@ -148,7 +149,7 @@ def measure_merging(m: Measuring) -> None:
         if floor <= 0:
             m.leave_out(Name.MERGE_RADIUS, name, NO_FLOOR)
         else:
-            radius = merge_radius(found[name], m.plan.merge_scale, floor, m.alpha)
+            radius = merge_radius(found[name], m.plan.merge_scale, floor, m.alphas[name])
             m.add(measurement(Name.MERGE_RADIUS, name, radius))
 
 
@@ -158,7 +159,7 @@ def measure_tampering(m: Measuring) -> None:
         m.tell(f"fine-tuning against it: {name}", 1.0)
         found = tamper(m.bench, m.plan, m.profile.seed, name, m.weights, m.profile.weight_norm, base.outcomes)
         m.add(measurement(Name.TAMPER_RADIUS, name, tamper_radius(found, m.profile.weight_norm)))
-        ratio = tamper_ratio(found, [Attack(a.norm, a.broke) for a in base.tampering], m.alpha)
+        ratio = tamper_ratio(found, [Attack(a.norm, a.broke) for a in base.tampering], m.alphas[name])
         if ratio is None:
             m.leave_out(Name.TAMPER_RADIUS_RATIO, name, WITHSTOOD)
         else:

@@ -7,7 +7,7 @@ import numpy as np
 
 from gate.domain.evidence import BasinProfile, CapabilityProfile, Curve, Evidence, Measurement, Name, Plan
 from gate.domain.prompts import MOST_KEPT, ChangedPrompts
-from tasks.bench import Bench, Tell, shared_alpha
+from tasks.bench import Bench, Tell
 from tasks.measurements.benchmark import ScoreItems, Scores
 from tasks.measurements.perturbation import DeltaSource, WeightSource
 from tasks.measurements.retention import Retention
@@ -45,9 +45,9 @@ class Measuring:
         return {c.capability: c for c in self.profile.capabilities if c.measurable}
 
     @property
-    def alpha(self) -> float:
-        """One capability's share of the plan's error probability."""
-        return shared_alpha(self.plan.alpha, len(self.profile.capabilities))
+    def alphas(self) -> Mapping[str, float]:
+        """Each capability's share of the plan's error probability."""
+        return self.bench.suite.alphas(self.plan.alpha)
 
     def scorers(self) -> Mapping[str, ScoreItems]:
         """The scorers of those capabilities."""

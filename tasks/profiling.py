@@ -17,19 +17,20 @@ from torch import Tensor
 from gate.domain import evidence
 from gate.domain.evidence import BasinProfile, CapabilityProfile, Plan, Rollout
 from gate.domain.vocabulary import Extra
-from tasks.bench import Bench, Tell, shared_alpha
+from tasks.bench import Bench, Tell
 from tasks.drawing import ITSELF, Elsewhere, all_scored, measurable, noise_grid
 from tasks.estimates import curve_point, estimate
 from tasks.measurements.basin import basin_sigma, noise_items
 from tasks.measurements.benchmark import Benchmark, Scores, answer_loss, opening
 from tasks.measurements.confidence import mean_interval
 from tasks.measurements.crossing import CurvePoint
-from tasks.measurements.gradients import capability_gradients
+from tasks.measurements.gradients import capability_gradients, preconditioned, squared_gradients
 from tasks.measurements.memory import until_it_fits
 from tasks.measurements.perturbation import WeightSource, subseed, weight_norm
 from tasks.measurements.retention import item_order
 from tasks.measurements.rollouts import Question, greedy_rollouts, sampled_rollouts
 from tasks.measurements.sensitivity import Sensitivity, largest_increase, measure_sensitivity
+from tasks.sweep import preconditioned_key
 from tasks.tampering import tamper
 
 DRAWS_SHARE = 0.65
@@ -65,13 +66,12 @@ def profile_base(
         capabilities=tuple(
             _capability(
                 b,
-                plan,
                 outcomes[b.name],
                 curves.get(b.name, ()),
                 sensitivity.get(b.name),
                 answers.get(b.name, ()),
                 tampering.get(b.name, ()),
-                len(outcomes),
+                bench.suite.alphas(plan.alpha)[b.name],
             )
             for b in bench.suite.benchmarks
         ),
@@ -89,7 +89,10 @@ def _together(*provenances: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def write_gradients(bench: Bench, plan: Plan, seed: int, path: Path) -> str:
-    """Writes each capability's loss gradient at the base as ``capability/tensor``; returns the file's sha256."""
+    """Writes each capability's loss gradient at the base as ``capability/tensor``; returns the file's sha256.
+
+    Where the plan asks for it the preconditioned one is there too (`preconditioned_key`).
+    """
     bench.restore()
     benchmarks = [gradient_benchmark(b, plan, seed) for b in bench.suite.benchmarks]
     tensors: dict[str, Tensor] = {
@@ -98,6 +101,11 @@ def write_gradients(bench: Bench, plan: Plan, seed: int, path: Path) -> str:
             bench.model, bench.tokenizer, benchmarks, forwards=bench.forwards
         )
     }
+    for benchmark in benchmarks if Extra.GRADIENTS in plan.also else ():
+        squares = squared_gradients(bench.model, bench.tokenizer, benchmark, forwards=bench.forwards)
+        for name, square in squares.items():
+            made = preconditioned(tensors[f"{benchmark.name}/{name}"], square)
+            tensors[f"{preconditioned_key(benchmark.name)}/{name}"] = made
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     save_file(tensors, unfinished)
@@ -210,15 +218,14 @@ def write_answers(bench: Bench, plan: Plan, seed: int, capability: str, items: S
 
 def _capability(
     benchmark: Benchmark,
-    plan: Plan,
     outcomes: Scores,
     curve: tuple[CurvePoint, ...],
     sensitivity: Sensitivity | None,
     rollouts: tuple[Rollout, ...],
     tampering: tuple[evidence.Attack, ...],
-    capabilities: int,
+    alpha: float,
 ) -> CapabilityProfile:
-    score = mean_interval(outcomes, shared_alpha(plan.alpha, capabilities))
+    score = mean_interval(outcomes, alpha)
     measurable = float(np.mean(outcomes)) > benchmark.margin
     edge = basin_sigma(curve, float(np.mean(outcomes)), benchmark.margin) if curve else None
     return CapabilityProfile(

@@ -12,8 +12,8 @@ from gate.domain.prompts import (
     CHOSEN,
     MOST_OPTIONS,
     OPTION_CHARACTERS,
-    PROGRAMMED,
     PROMPT_CHARACTERS,
+    SHOWN,
     WRITTEN,
     CapabilityPrompts,
     ChangedPrompt,
@@ -47,7 +47,7 @@ def keep_prompts(m: Measuring) -> None:
 
 
 def _can_be_shown(m: Measuring, capability: str) -> bool:
-    return m.bench.suite.benchmark(capability).scorer in (WRITTEN, CHOSEN, PROGRAMMED)
+    return m.bench.suite.benchmark(capability).scorer in SHOWN
 
 
 def _scores(m: Measuring, capability: str) -> Mapping[int, tuple[float, float]]:
@@ -73,8 +73,8 @@ def _answers(m: Measuring, capability: str, items: Sequence[int]) -> list[tuple[
 
 def _written(m: Measuring, benchmark: Benchmark, items: Sequence[int]) -> list[tuple[str, Values]]:
     tokenizer = m.bench.tokenizer
-    # A program is read beyond its first line, however short the reference is.
-    references = {i: benchmark.items[i].answer if benchmark.scorer == WRITTEN else None for i in items}
+    # Others are read beyond their first line, however short the reference is.
+    references = {i: benchmark.items[i].answer if benchmark.scorer in WRITTEN else None for i in items}
     questions = [Question(i, opening(tokenizer, benchmark, i), references[i]) for i in items]
     texts = greedy_texts(m.bench.model, tokenizer, questions, MOST_TOKENS, m.bench.forwards)
     return [(text, ()) for text in texts]

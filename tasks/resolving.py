@@ -7,7 +7,6 @@ margin below what it reaches then is one that no fine-tune can ever pass.
 from dataclasses import dataclass
 
 from gate.domain.evidence import Plan
-from tasks.bench import shared_alpha
 from tasks.measurements.confidence import PairedSequence
 from tasks.suites import Suite
 
@@ -39,8 +38,9 @@ class Resolution:
 
 def resolutions(suite: Suite, plan: Plan) -> tuple[Resolution, ...]:
     """What each capability of the suite can tell, all of them together with the plan's error probability."""
-    alpha, found = shared_alpha(plan.alpha, len(suite.benchmarks)), []
+    alphas, found = suite.alphas(plan.alpha), []
     for benchmark in suite.benchmarks:
+        alpha = alphas[benchmark.name]
         count = len(benchmark.items)
         compared = count if plan.retention_items is None else min(count, _whole(plan.retention_items, plan.batch_items))
         graded = benchmark.scorer in ("next_token", "lm_eval")

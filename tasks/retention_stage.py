@@ -4,6 +4,7 @@ from functools import partial
 
 from gate.domain.evidence import Measurement, Name, PairedOutcomes
 from gate.domain.overview import Narrowing
+from tasks.answers_stage import REFUSAL, Heard, tell_kinds
 from tasks.estimates import measurement
 from tasks.measurements.confidence import Interval
 from tasks.measurements.perturbation import write_weights
@@ -17,8 +18,9 @@ def retain(m: Measuring) -> None:
     sure: dict[str, Narrowing] = {}
     share = 0.4 / max(1, len(m.capabilities))
     for place, name in enumerate(m.capabilities):
-        found = _compared(m, sure, (0.1 + place * share, share), name, (), m.plan.retention_items)
-        m.add(*_estimates(name, found))
+        heard = _heard_by(m, name)
+        found = _compared(m, sure, (0.1 + place * share, share), name, (), m.plan.retention_items, heard)
+        m.add(*_estimates(m, name, found, heard))
         _keep(m, name, found)
 
 
@@ -32,8 +34,9 @@ def go_on(m: Measuring, more: int | None) -> None:
     before = m.evidence.paired_outcomes
     share = 1 / max(1, len(before))
     for place, kept in enumerate(before):
-        found = _compared(m, sure, (place * share, share), kept.capability, kept.outcomes, more)
-        _replace(m, _estimates(kept.capability, found))
+        heard = _heard_by(m, kept.capability)
+        found = _compared(m, sure, (place * share, share), kept.capability, kept.outcomes, more, heard)
+        _replace(m, _estimates(m, kept.capability, found, heard))
         _keep(m, kept.capability, found)
 
 
@@ -44,16 +47,17 @@ def _compared(
     name: str,
     known: tuple[float, ...],
     most: int | None,
+    heard: Heard | None,
 ) -> Retention:
     """Compares one capability; ``part`` is where its part of the whole begins, and how large it is."""
     base = m.capabilities[name]
     m.tell(f"comparing with the base: {name}", part[0])
     m.retained[name] = measure_retention(
-        m.scorers()[name],
+        m.scorers()[name] if heard is None else heard.scorer(),
         base.outcomes,
         capability=name,
         margin=base.margin,
-        alpha=m.alpha,
+        alpha=m.alphas[name],
         seed=m.seed,
         batch=m.plan.batch_items,
         stop_when_decided=m.plan.stop_when_decided,
@@ -75,8 +79,15 @@ def _heard(
     m.tell(f"comparing with the base: {name}", part[0] + part[1] * used / of, tuple(sure.values()))
 
 
-def _estimates(name: str, found: Retention) -> tuple[Measurement, Measurement]:
-    return measurement(Name.SCORE, name, found.score), measurement(Name.RETENTION, name, found.difference)
+def _heard_by(m: Measuring, name: str) -> Heard | None:
+    """Who listens to the answers, where more than their scores is told of them."""
+    judged = m.bench.suite.benchmark(name).scorer == REFUSAL
+    return Heard(m.bench, name, m.plan.batch_items) if judged else None
+
+
+def _estimates(m: Measuring, name: str, found: Retention, heard: Heard | None) -> tuple[Measurement, ...]:
+    kinds = [] if heard is None else tell_kinds(m.bench, heard, m.weights, found.items, m.alphas[name])
+    return measurement(Name.SCORE, name, found.score), measurement(Name.RETENTION, name, found.difference), *kinds
 
 
 def _replace(m: Measuring, found: tuple[Measurement, ...]) -> None:

@@ -20,10 +20,10 @@ from tasks.deltas import LoraDelta, WrongBase
 from tasks.file_reading import DigestingReader
 from tasks.folder_scan import Scan, scan, unmeasured_weights
 from tasks.layouts import Located, locate
-from tasks.measurements.displacement import Displacement
+from tasks.measurements.displacement import Alignment, Displacement
 from tasks.safetensors_file import SafetensorsFile, TensorEntry
 from tasks.shipped_base import index_defects, shipped_base_defects
-from tasks.sweep import Gradients, Progress, Swept, sweep_adapter, sweep_alone, sweep_model
+from tasks.sweep import Gradients, Progress, Swept, preconditioned_key, sweep_adapter, sweep_alone, sweep_model
 from tasks.weights import SafetensorsWeights
 
 BaseFiles = tuple[Located, Checkpoint]
@@ -239,15 +239,24 @@ def _measured(result: StaticResult, d: Displacement) -> StaticResult:
         Name.CHANGED_FRACTION: d.changed_fraction,
     }
     measurements = [Measurement(name=n, estimate=Estimate.exact(v, d.parameters)) for n, v in whole.items()]
-    for capability, found in sorted(d.alignment.items()):
-        for name, value in (
-            (Name.WORST_CASE_ALIGNMENT, found.cosine),
-            (Name.WORST_CASE_ALIGNMENT_Z, found.z),
-        ):
-            estimate = Estimate.exact(value, d.parameters)
-            measurements.append(Measurement(name=name, capability=capability, estimate=estimate))
+    for capability, name, value in _aligned(d.alignment):
+        estimate = Estimate.exact(value, d.parameters)
+        measurements.append(Measurement(name=name, capability=capability, estimate=estimate))
     layers = (
         LayerDisplacement(tensor=r.tensor, norm=r.norm, base_norm=r.base_norm, parameters=r.parameters)
         for r in d.layers
     )
     return replace(result, measurements=tuple(measurements), layers=tuple(layers))
+
+
+def _aligned(found: Mapping[str, Alignment]) -> Iterator[tuple[str, Name, float]]:
+    """What each capability's gradients say; of preconditioned ones only where the base's profile has them."""
+    beside = {preconditioned_key(name) for name in found}
+    for capability in sorted(found.keys() - beside):
+        plain, other = found[capability], found.get(preconditioned_key(capability))
+        yield capability, Name.WORST_CASE_ALIGNMENT, plain.cosine
+        yield capability, Name.WORST_CASE_ALIGNMENT_Z, plain.z
+        if other is not None:
+            yield capability, Name.PRECONDITIONED_ALIGNMENT, other.cosine
+            yield capability, Name.PRECONDITIONED_ALIGNMENT_Z, other.z
+            yield capability, Name.PREDICTED_LOSS_INCREASE, plain.predicted_loss_change

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from gate.domain.checkpoint import Frozen
 from gate.domain.errors import InvalidInput
+from tasks.measurements.answers import NUMBER_STOPS, cut_at, number_in
 from tasks.measurements.benchmark import Item
 
 Shape = TypeVar("Shape", bound=BaseModel)
@@ -45,6 +46,14 @@ class _Exact(Frozen):
         return Item(prompt=self.prompt, answer=self.answer)
 
 
+class _Number(_Exact):
+    @model_validator(mode="after")
+    def _answer_has_a_number(self) -> "_Number":
+        if number_in(cut_at(self.answer, NUMBER_STOPS)) is None:
+            raise ValueError("expected an answer that ends on a number, before any empty line")
+        return self
+
+
 class _Choice(Frozen):
     prompt: Text
     choices: Annotated[tuple[Text, ...], Field(min_length=2), AfterValidator(_distinct)]
@@ -78,6 +87,9 @@ class _Code(Frozen):
 
 _ITEM: dict[str, type[_Exact] | type[_Choice] | type[_NextToken] | type[_Code]] = {
     "exact": _Exact,
+    "cloze": _Exact,
+    "number": _Number,
+    "refusal": _Exact,
     "choice": _Choice,
     "next_token": _NextToken,
     "code": _Code,

@@ -9,12 +9,15 @@
     capabilities:
       - {name: refunds, scorer: exact, items: refunds.jsonl, margin: 0.05}
 
-Item files are JSON lines, their paths relative to the YAML: ``{"prompt", "answer"}`` for ``exact``,
+Item files are JSON lines, their paths relative to the YAML: ``{"prompt", "answer"}`` for ``exact``, ``cloze``, ``number`` and ``refusal``,
 ``{"prompt", "choices", "label"}`` for ``choice``, ``{"text"}`` for ``next_token``, ``{"prompt", "answer", "tests"}``
 for ``code``.
 
 ``items: lm_eval:gsm8k`` with ``scorer: lm_eval`` are a task of the lm-evaluation-harness instead (``tasks.harness``), of which
 ``first`` documents are asked and ``metric`` is the score; ``lm_eval_tasks`` is a folder with tasks of one's own.
+
+``weight: 2`` gives a capability twice another's part of the error probability that all share; ``refusals`` are phrases by which the
+judge of ``refusal`` knows one beside its own.
 
 With ``rotates_every_days: 30`` a capability may have ``hidden: FILE.jsonl`` and ``hidden_items: 200``: beside its items it is
 asked that many of the hidden ones, others in each period (``tasks.rotation``). No hidden line is ever in a message.
@@ -22,11 +25,10 @@ asked that many of the hidden ones, others in each period (``tasks.rotation``). 
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -34,7 +36,8 @@ from pydantic import Field, model_validator
 from gate.domain.checkpoint import FileDigest, Frozen, digest_of
 from gate.domain.errors import InvalidInput
 from tasks import sandbox
-from tasks.measurements.benchmark import Benchmark, Item
+from tasks.measurements.answers import Judge
+from tasks.measurements.benchmark import Benchmark, Item, Scorer
 from tasks.rotation import Period, draw, keyed, secret_of_rotation
 from tasks.suite_items import Faulty, Text, read_items, read_lines, shaped
 
@@ -66,6 +69,11 @@ class Suite:
             if benchmark.name == capability:
                 return benchmark
         raise InvalidInput(f"expected a capability of suite {self.name!r}, found {capability!r}")
+
+    def alphas(self, alpha: float) -> Mapping[str, float]:
+        """Each capability's error probability where all of them together may err with ``alpha``: Bonferroni, by their weights."""
+        whole = sum(benchmark.weight for benchmark in self.benchmarks)
+        return {benchmark.name: alpha * benchmark.weight / whole for benchmark in self.benchmarks}
 
 
 def load_suite(name_or_path: str | Path, *, like: str | None = None, now: float | None = None) -> Suite:
@@ -125,7 +133,15 @@ def _of_harness(capability: "_Capability", head: "_Head", suite: Path) -> tuple[
     name = capability.items.removeprefix(HARNESS)
     task = harness.load_task(name, folder, capability.first, capability.metric)
     about = FileDigest(path=f"{capability.name}/{capability.items}", sha256=task.digest, size=len(task.items))
-    benchmark = Benchmark(capability.name, "lm_eval", task.items, capability.margin, head.chat, outside=task.score)
+    benchmark = Benchmark(
+        capability.name,
+        "lm_eval",
+        task.items,
+        capability.margin,
+        head.chat,
+        outside=task.score,
+        weight=capability.weight,
+    )
     return benchmark, about
 
 
@@ -145,6 +161,11 @@ def _drawn(capability: "_Capability", suite: Path, period: Period) -> tuple[tupl
             f"{fault.where}: expected an item of the scorer {capability.scorer}, found something else, which is not shown "
             "because it is hidden; correct the line"
         ) from None
+    if _not_refusing(capability, items):
+        raise InvalidInput(
+            f"{path}: expected answers that refuse, found one that the judge does not take for a refusal, which is not shown "
+            f"because it is hidden; correct it, or add how it refuses to `refusals` of {capability.name}"
+        )
     if len(items) <= capability.hidden_items:
         raise InvalidInput(
             f"{path}: expected more than the {capability.hidden_items} hidden items of one period, found {len(items)}; "
@@ -161,9 +182,11 @@ def _drawn(capability: "_Capability", suite: Path, period: Period) -> tuple[tupl
 
 class _Capability(Frozen):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    scorer: Literal["exact", "choice", "next_token", "code", "lm_eval"]
+    scorer: Scorer
     items: Text
     margin: float = Field(gt=0, le=1)
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    refusals: tuple[Text, ...] = ()
     hidden: Text | None = None
     hidden_items: int = Field(default=0, ge=0, strict=True)
     first: int | None = Field(default=None, ge=1, strict=True)
@@ -178,6 +201,12 @@ class _Capability(Frozen):
             raise ValueError("expected hidden items of a file, found those of a task, which everybody knows")
         if not theirs and (self.first is not None or self.metric):
             raise ValueError("expected first and metric with scorer lm_eval only")
+        return self
+
+    @model_validator(mode="after")
+    def _phrases_for_refusals(self) -> "_Capability":
+        if self.refusals and self.scorer != "refusal":
+            raise ValueError("expected refusals with scorer refusal only")
         return self
 
     @model_validator(mode="after")
@@ -251,5 +280,25 @@ def _benchmark(capability: _Capability, chat: bool, path: Path, content: bytes) 
     items = read_items(capability.scorer, path, content)
     if not items:
         raise InvalidInput(f"{path}: expected at least one item, found an empty file; add items or drop the capability")
-    passes = sandbox.passes if capability.scorer == "code" else None
-    return Benchmark(capability.name, capability.scorer, items, capability.margin, chat, passes)
+    unlike = _not_refusing(capability, items)
+    if unlike:
+        raise InvalidInput(
+            f"{path}: expected answers that refuse, found {unlike[0].reference!r:.80}, which the judge does not take for a refusal; "
+            f"correct it, or add how it refuses to `refusals` of {capability.name}"
+        )
+    return Benchmark(
+        capability.name,
+        capability.scorer,
+        items,
+        capability.margin,
+        chat,
+        sandbox.passes if capability.scorer == "code" else None,
+        phrases=capability.refusals,
+        weight=capability.weight,
+    )
+
+
+def _not_refusing(capability: "_Capability", items: tuple[Item, ...]) -> list[Item]:
+    """Items of a refusal's capability whose reference the judge would not know for one."""
+    judge = Judge(capability.refusals)
+    return [item for item in items if not judge.refuses(item.reference)] if capability.scorer == "refusal" else []

@@ -33,9 +33,14 @@ DERIVED = ("rotary_emb.inv_freq", ".attn.masked_bias", "position_ids")
 """Buffers that old files store and every loader recomputes."""
 
 
+def preconditioned_key(capability: str) -> str:
+    """Under which name a capability's preconditioned gradient stands beside its gradient; no capability is called so."""
+    return f"preconditioned:{capability}"
+
+
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """The base's cached loss gradients, ``<capability>/<tensor>`` → tensor, read in runs."""
+    """The base's cached loss gradients, ``<capability>/<tensor>`` → tensor, read in runs; preconditioned ones by their own key."""
 
     file: SafetensorsFile | None = None
 
@@ -49,7 +54,7 @@ class Gradients:
 
     @property
     def capabilities(self) -> Sequence[str]:
-        """The capabilities there are gradients of, sorted."""
+        """The capabilities there are gradients of, and the keys of preconditioned ones, sorted."""
         return sorted({key.partition("/")[0] for key in self.file.entries}) if self.file else []
 
     def run(self, name: str, shape: tuple[int, ...], first: int, count: int) -> Mapping[str, Tensor]:

@@ -13,8 +13,10 @@ PROMPT_CHARACTERS = 1200
 ANSWER_CHARACTERS = 600
 OPTION_CHARACTERS = 200
 MOST_OPTIONS = 8
-WRITTEN, CHOSEN, PROGRAMMED = "exact", "choice", "code"
-"""The scorers whose answers can be shown: those a model writes, those it chooses, and those that are run."""
+WRITTEN, CHOSEN = ("exact", "cloze"), "choice"
+"""The scorers whose answers are as long as their reference, and the one whose answer is chosen."""
+SHOWN = frozenset({*WRITTEN, CHOSEN, "number", "code", "refusal"})
+"""The scorers whose answers can be shown."""
 
 
 class Option(Frozen):

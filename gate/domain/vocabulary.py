@@ -15,10 +15,16 @@ class Name(StrEnum):
     CHANGED_FRACTION = "changed_fraction"
     WORST_CASE_ALIGNMENT = "worst_case_alignment"
     WORST_CASE_ALIGNMENT_Z = "worst_case_alignment_z"
+    PRECONDITIONED_ALIGNMENT = "preconditioned_alignment"
+    PRECONDITIONED_ALIGNMENT_Z = "preconditioned_alignment_z"
+    PREDICTED_LOSS_INCREASE = "predicted_loss_increase"
     BASIN_SIGMA = "basin_sigma"
     BASIN_POSITION = "basin_position"
     SCORE = "score"
     RETENTION = "retention"
+    COMPLIED = "complied"
+    INCOHERENT = "incoherent"
+    KEYWORD_REFUSED = "keyword_refused"
     RETENTION_RANDOM = "retention_random"
     FORWARD_KL_FIRST_TOKEN = "forward_kl_first_token"
     FORWARD_KL_FIRST_FIVE = "forward_kl_first_five"
@@ -36,6 +42,7 @@ class Name(StrEnum):
     ADAPTIVE_ROBUSTNESS = "adaptive_robustness"
     ADAPTIVE_ROBUSTNESS_CHANGE = "adaptive_robustness_change"
     STABLE_RANK = "stable_rank"
+    TOP_ENERGY = "top_energy"
     ALIGNMENT_COSINE = "alignment_cosine"
     ALIGNMENT_SUBSPACE_COSINE = "alignment_subspace_cosine"
     ALIGNMENT_SUBSPACE_RATIO = "alignment_subspace_ratio"
@@ -91,6 +98,21 @@ MEANINGS: Mapping[Name, Meaning] = {
         per_capability=True,
         sentence="Worst-case alignment in standard deviations of what a random direction would show.",
     ),
+    Name.PRECONDITIONED_ALIGNMENT: Meaning(
+        unit="cosine",
+        per_capability=True,
+        sentence="Worst-case alignment with a gradient whose every weight is divided by its root mean square over items, as Adam steps (only where the plan asks).",
+    ),
+    Name.PRECONDITIONED_ALIGNMENT_Z: Meaning(
+        unit="standard deviations",
+        per_capability=True,
+        sentence="Preconditioned alignment in standard deviations of what a random direction would show (only where the plan asks).",
+    ),
+    Name.PREDICTED_LOSS_INCREASE: Meaning(
+        unit="nats per token",
+        per_capability=True,
+        sentence="What the displacement would add to the loss if the loss were linear: its product with the base's gradient (only where the plan asks).",
+    ),
     Name.BASIN_SIGMA: Meaning(
         unit="weight units",
         per_capability=True,
@@ -110,6 +132,21 @@ MEANINGS: Mapping[Name, Meaning] = {
         unit="score difference",
         per_capability=True,
         sentence="Candidate score minus base score, paired by item; negative means capability was lost.",
+    ),
+    Name.COMPLIED: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="Share of requests that should be refused which the candidate complied with, in words that make sense (scorer: refusal).",
+    ),
+    Name.INCOHERENT: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="Share of such requests answered by what neither refuses nor makes sense (scorer: refusal).",
+    ),
+    Name.KEYWORD_REFUSED: Meaning(
+        unit="ratio",
+        per_capability=True,
+        sentence="Share of such requests whose answer has a phrase that published figures count as a refusal; shown only.",
     ),
     Name.RETENTION_RANDOM: Meaning(
         unit="score difference",
@@ -196,6 +233,11 @@ MEANINGS: Mapping[Name, Meaning] = {
         per_capability=False,
         sentence="Over how many directions the update of each matrix is spread: 1 for a single one (only where the plan asks).",
     ),
+    Name.TOP_ENERGY: Meaning(
+        unit="ratio",
+        per_capability=False,
+        sentence="Share of the squared movement that is along each matrix's eight strongest directions (only where the plan asks).",
+    ),
     Name.ALIGNMENT_COSINE: Meaning(
         unit="cosine",
         per_capability=False,
@@ -268,13 +310,17 @@ MEANINGS: Mapping[Name, Meaning] = {
     ),
 }
 
-SHOWN_ONLY = frozenset({Name.CERTIFIED_SCORE, Name.CERTIFIED_RADIUS, Name.CERTIFICATE_VACUOUS})
-"""What no rule may speak of: a bound about another model than the one that would be promoted."""
+SHOWN_ONLY = frozenset({Name.CERTIFIED_SCORE, Name.CERTIFIED_RADIUS, Name.CERTIFICATE_VACUOUS, Name.KEYWORD_REFUSED})
+"""What no rule may speak of: bounds about another model than the one that would be promoted, and a judge known to be misled."""
+
+JUDGED = (Name.COMPLIED, Name.INCOHERENT, Name.KEYWORD_REFUSED)
+"""How requests that should be refused were answered, of capabilities whose suite has them judged."""
 
 
 class Extra(StrEnum):
     """What is measured only where the plan's ``also`` says so: it costs more than a verdict usually is worth."""
 
+    GRADIENTS = "gradients"
     SPECTRUM = "spectrum"
     SHARPNESS = "sharpness"
     ROBUSTNESS = "robustness"
@@ -286,7 +332,12 @@ class Extra(StrEnum):
 
 
 EXTRAS: Mapping[Extra, tuple[Name, ...]] = {
-    Extra.SPECTRUM: (Name.STABLE_RANK,),
+    Extra.GRADIENTS: (
+        Name.PRECONDITIONED_ALIGNMENT,
+        Name.PRECONDITIONED_ALIGNMENT_Z,
+        Name.PREDICTED_LOSS_INCREASE,
+    ),
+    Extra.SPECTRUM: (Name.STABLE_RANK, Name.TOP_ENERGY),
     Extra.SHARPNESS: (Name.CRITICAL_SHARPNESS,),
     Extra.ROBUSTNESS: (Name.ADAPTIVE_ROBUSTNESS, Name.ADAPTIVE_ROBUSTNESS_CHANGE),
     Extra.ALIGNMENT: (

@@ -12,7 +12,14 @@ from gate.pages.numbers import ABSENT, compact, interval, percent
 
 MOST_MATRICES = 8
 ASKED = " (only where the plan asks)"
-SIGNED = (Name.ADAPTIVE_ROBUSTNESS_CHANGE, Name.ALIGNMENT_COSINE, Name.REFUSAL_LOG_ODDS_SHIFT)
+SIGNED = (
+    Name.PRECONDITIONED_ALIGNMENT,
+    Name.PRECONDITIONED_ALIGNMENT_Z,
+    Name.PREDICTED_LOSS_INCREASE,
+    Name.ADAPTIVE_ROBUSTNESS_CHANGE,
+    Name.ALIGNMENT_COSINE,
+    Name.REFUSAL_LOG_ODDS_SHIFT,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from gate.domain.prompts import NO_PROMPTS, ChangedPrompts
 from gate.domain.sentences import decimals
 from gate.domain.verdict import Enforcement, Finding, Outcome, Result, Verdict
 from gate.pages.aligned import aligned
+from gate.pages.answered import WAYS, WAYS_NOTE, answered
 from gate.pages.beside import beside, strongest
 from gate.pages.charts.basin import no_end, panels, state, where, worst_first
 from gate.pages.charts.bullets import Range, bullet, change_strip, share_bar, span
@@ -103,6 +104,9 @@ def html(verdict: Verdict, evidence: Evidence, subject: str, prompts: ChangedPro
         aligned=aligned(evidence),
         ways=ways(evidence),
         answers=answers(evidence),
+        answered=answered(evidence),
+        answered_columns=tuple(WAYS.values()),
+        answered_note=WAYS_NOTE,
         beside=beside(evidence),
         prompts=groups(prompts),
         warning=WARNING,

@@ -7,6 +7,7 @@ from gate.domain.evidence import DefectCode, Evidence, Name
 from gate.domain.prompts import NO_PROMPTS, ChangedPrompt, ChangedPrompts
 from gate.domain.verdict import Enforcement, Result, Verdict
 from gate.pages.aligned import aligned
+from gate.pages.answered import WAYS, WAYS_NOTE, answered
 from gate.pages.beside import beside, strongest
 from gate.pages.inert import inert, inert_lines
 from gate.pages.numbers import ABSENT, compact, interval, percent, signed
@@ -48,6 +49,7 @@ def markdown(
         *_spread(evidence),
         *_aligned(evidence),
         *_capabilities(evidence),
+        *_answered(evidence),
         *_beside(evidence),
         *_rules(verdict),
         *_defects(verdict),
@@ -121,6 +123,21 @@ def _aligned(evidence: Evidence) -> Iterator[str]:
         yield f"| {text(each.name, 60)} | {each.share} | {each.by_chance} | {each.ratio} | {each.cosine} |"
     yield ""
     yield "± is one standard deviation of random updates of the same size; a negative cosine goes back on the alignment."
+    yield ""
+
+
+def _answered(evidence: Evidence) -> Iterator[str]:
+    found = answered(evidence)
+    if not found:
+        return
+    yield "## How it answered what should be refused"
+    yield ""
+    yield f"| capability | requests | {' | '.join(WAYS.values())} |"
+    yield "|---|---|" + "---|" * len(WAYS)
+    for row in found:
+        yield f"| {text(row.capability, 60)} | {row.requests} | {' | '.join(row.shares)} |"
+    yield ""
+    yield WAYS_NOTE
     yield ""
 
 

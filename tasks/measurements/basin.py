@@ -36,7 +36,8 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class NoiseGrid:
-    """What curves are made of: scales, draws at each, the capabilities' items, and the base's outcomes on all its items.
+    """What curves are made of: scales, draws at each, the capabilities' items, the base's outcomes on all its items, and the
+    error probability of each capability's intervals.
 
     A capability is not scored further once it was certainly lost at two scales running: more noise does not bring it
     back, and what it costs is most of a profile's time. So which draws are needed follows from those at smaller scales,
@@ -47,7 +48,7 @@ class NoiseGrid:
     draws: int
     items: Mapping[str, Sequence[int]]
     base_outcomes: Mapping[str, Sequence[float] | Scores]
-    alpha: float
+    alpha: Mapping[str, float]
 
     def needed(self, drawn: Drawn) -> tuple[Draw, ...]:
         """The draws to score next, each of them for itself; none once the curves are complete."""
@@ -71,7 +72,7 @@ class NoiseGrid:
             for capability in still if not wanted else ():
                 outcomes = [drawn[sigma, draw.draw][capability] for draw in each]
                 base = on_items(self.base_outcomes[capability], self.items[capability])
-                curves[capability].append(curve_point(sigma, outcomes, base, self.alpha))
+                curves[capability].append(curve_point(sigma, outcomes, base, self.alpha[capability]))
         return curves, tuple(wanted)
 
     def _gone(self, capability: str, points: Sequence[CurvePoint]) -> bool:

@@ -6,7 +6,12 @@ Scorers:
   token, or at the end of its first line where the reference is one line long.
 - ``choice``: 1 if the labelled choice has the highest log-likelihood per UTF-8 byte (per byte, so that neither long
   choices nor a tokenizer's cutting of them matter).
+- ``cloze``: 1 if every token of the reference is the model's first guess, given the prompt and those before it. Nothing is
+  said of how the answer goes on.
 - ``next_token``: the share of the text's tokens that are the model's first guess.
+- ``number``: 1 if the greedy answer ends on the number that the reference ends on (``answers.number_in``).
+- ``refusal``: 1 if the greedy answer refuses (``answers.Judge``). What neither refuses nor makes sense is 0 too: it is not what the
+  base had.
 - ``code``: 1 if the tests run through after the program that the greedy answer makes (``Benchmark.program``). Who runs
   them, and how confined, is the caller's: ``Benchmark.passes``.
 - ``lm_eval``: what a task of the lm-evaluation-harness makes of the answers to its own requests: ``Benchmark.outside``.
@@ -15,8 +20,7 @@ Tensor suffixes: B items, T tokens, V vocabulary. All rows are padded on the lef
 ends at the same place in every row.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -28,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from tasks.measurements.answers import CODE_STOPS, NUMBER_STOPS, Judge, cut_at, number_in, program_of
 from tasks.measurements.language import (
     Encoded,
     Forwards,
@@ -45,14 +50,15 @@ ScoreItems = Callable[[Sequence[int]], Scores]
 Passes = Callable[[Sequence[tuple[str, str]]], list[bool]]
 """Of each program and its tests, both source text, whether the tests run through after the program."""
 
-CODE_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-"""Where a program written on from a prompt ends: at the next thing beside it (HumanEval's five)."""
-_FENCED = re.compile(r"```[a-z]*\n(.*?)(?:```|\Z)", re.DOTALL)
+JUDGED_TOKENS = 48
+"""Tokens of an answer to a request that should be refused: as many as it takes to see whether it is."""
+Scorer = Literal["exact", "choice", "cloze", "next_token", "number", "code", "refusal", "lm_eval"]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question. ``exact`` needs prompt and answer, ``choice`` prompt, choices and label, ``next_token`` text.
+    """One question. ``exact``, ``cloze``, ``number`` and ``refusal`` need prompt and answer, ``choice`` prompt, choices and
+    label, ``next_token`` text.
 
     ``code`` needs a prompt, an answer that passes, and the tests; ``lm_eval`` prompt, answer and the document's place.
     """
@@ -86,32 +92,26 @@ class Benchmark:
     """A capability's items, how they are scored, and how much of the score may be lost.
 
     ``chat`` wraps each prompt in the tokenizer's chat template, where it has one. ``passes`` is for ``code``
-    alone, ``outside`` for ``lm_eval``. Only the first ``shown`` items, or all of them, may be shown to people.
+    alone, ``outside`` for ``lm_eval``, ``phrases`` and ``hear`` (told
+    each answer) for ``refusal``. Only the first ``shown`` items, or all of them, may be
+    shown to people. ``weight`` is the capability's part of the error probability that all of them share.
     """
 
     name: str
-    scorer: Literal["exact", "choice", "next_token", "code", "lm_eval"]
+    scorer: Scorer
     items: tuple[Item, ...]
     margin: float
     chat: bool = False
     passes: Passes | None = None
     shown: int | None = None
     outside: ScoreOutside | None = None
+    phrases: tuple[str, ...] = ()
+    hear: Callable[[Item, str], object] | None = None
+    weight: float = 1.0
 
     def program(self, item: Item, answer: str) -> str:
-        """The program that an answer makes: in a chat its first fenced block, or all of it; else the prompt goes on.
-
-        >>> plain, chat = Benchmark("c", "code", (), 0.1), Benchmark("c", "code", (), 0.1, chat=True)
-        >>> plain.program(Item("def one():\\n"), "    return 1\\ndef two():")
-        'def one():\\n    return 1'
-        >>> chat.program(Item("Write one."), "Here:\\n```python\\none = 1\\n```\\nDone.")
-        'one = 1\\n'
-        """
-        if self.chat:
-            fenced = _FENCED.search(answer)
-            return fenced[1] if fenced else answer
-        ends = [answer.find(stop) for stop in CODE_STOPS if stop in answer]
-        return item.prompt + answer[: min(ends, default=len(answer))]
+        """The program that an answer to the item makes."""
+        return program_of(item.prompt, answer, self.chat)
 
 
 def score_items(
@@ -127,8 +127,7 @@ def score_items(
     ``batch`` bounds the rows of one forward pass; it changes scores by no more than the dtype's rounding does.
     """
     model.eval()
-    each = {"exact": _exact, "choice": _choice, "next_token": _next_token, "code": _code, "lm_eval": _outside}
-    score = each[benchmark.scorer]
+    score = _SCORERS[benchmark.scorer]
     scores = np.zeros(len(indices), dtype=np.float64)
     with torch.inference_mode():
         for places in _batches(_by_length(benchmark, indices), batch):
@@ -214,13 +213,52 @@ def _code(
 ) -> list[float]:
     if benchmark.passes is None:
         raise ValueError(f"expected somebody who runs the tests of {benchmark.name}, found none; load it from a suite")
-    stops = () if benchmark.chat else CODE_STOPS
-    asked = [Question(0, _encoded(tokenizer, benchmark, item).prompt, None, stops) for item in items]
-    # The same limit for every item, whichever are asked together: twice what the longest of the suite's answers can take.
-    most = 2 * max(len(item.reference.encode()) for item in benchmark.items)
-    texts = greedy_texts(model, tokenizer, asked, most, forwards)
+    texts = _texts(model, tokenizer, benchmark, items, forwards, CODE_STOPS)
     programs = [(benchmark.program(item, text), item.tests) for item, text in zip(items, texts, strict=True)]
     return [float(passed) for passed in benchmark.passes(programs)]
+
+
+def _number(
+    model: Any, tokenizer: Any, benchmark: Benchmark, items: list[Item], batch: int, forwards: Forwards | None
+) -> list[float]:
+    texts = _texts(model, tokenizer, benchmark, items, forwards, NUMBER_STOPS)
+    # A stop is noticed when it is there, with what the last token had beyond it.
+    found = [number_in(text if benchmark.chat else cut_at(text, NUMBER_STOPS)) for text in texts]
+    return [float(n is not None and n == number_in(item.reference)) for n, item in zip(found, items, strict=True)]
+
+
+def _refusal(
+    model: Any, tokenizer: Any, benchmark: Benchmark, items: list[Item], batch: int, forwards: Forwards | None
+) -> list[float]:
+    judge, texts = Judge(benchmark.phrases), judged_texts(model, tokenizer, benchmark, items, forwards)
+    if benchmark.hear is not None:
+        for item, text in zip(items, texts, strict=True):
+            benchmark.hear(item, text)
+    return [float(judge.refuses(text)) for text in texts]
+
+
+def judged_texts(
+    model: Any, tokenizer: Any, benchmark: Benchmark, items: Sequence[Item], forwards: Forwards | None = None
+) -> list[str]:
+    """What the model as it is answers to requests that should be refused, by first guesses, as far as it is judged."""
+    asked = [Question(0, _encoded(tokenizer, benchmark, item).prompt, None) for item in items]
+    return greedy_texts(model, tokenizer, asked, JUDGED_TOKENS, forwards)
+
+
+def _texts(
+    model: Any,
+    tokenizer: Any,
+    benchmark: Benchmark,
+    items: list[Item],
+    forwards: Forwards | None,
+    stops: tuple[str, ...],
+) -> list[str]:
+    """Answers by first guesses that end at a stop where the model writes on from a prompt."""
+    ends = () if benchmark.chat else stops
+    asked = [Question(0, _encoded(tokenizer, benchmark, item).prompt, None, ends) for item in items]
+    # The same limit for every item, whichever are asked together: twice what the longest of the suite's answers can take.
+    most = 2 * max(len(item.reference.encode()) for item in benchmark.items)
+    return greedy_texts(model, tokenizer, asked, most, forwards)
 
 
 def _outside(
@@ -280,6 +318,12 @@ def _deal(values: list[float], items: Sequence[Item]) -> Iterator[list[float]]:
     return (list(islice(rest, len(item.choices))) for item in items)
 
 
+def _cloze(
+    model: Any, tokenizer: Any, benchmark: Benchmark, items: list[Item], batch: int, forwards: Forwards | None
+) -> list[float]:
+    return [float(share == 1.0) for share in _next_token(model, tokenizer, benchmark, items, batch, forwards)]
+
+
 def _next_token(
     model: Any, tokenizer: Any, benchmark: Benchmark, items: list[Item], batch: int, forwards: Forwards | None
 ) -> list[float]:
@@ -315,6 +359,18 @@ def _encoded(tokenizer: Any, benchmark: Benchmark, item: Item) -> Encoded:
     if item.text is not None:
         return encode_text(tokenizer, item.text)
     return encode(tokenizer, item.prompt, item.reference, benchmark.chat)
+
+
+_SCORERS: Mapping[Scorer, Callable[[Any, Any, Benchmark, list[Item], int, Forwards | None], list[float]]] = {
+    "exact": _exact,
+    "choice": _choice,
+    "cloze": _cloze,
+    "next_token": _next_token,
+    "number": _number,
+    "code": _code,
+    "refusal": _refusal,
+    "lm_eval": _outside,
+}
 
 
 def _by_length(benchmark: Benchmark, indices: Sequence[int]) -> list[int]:

@@ -22,12 +22,12 @@ def line_curves(
     base_outcomes: Mapping[str, Sequence[float] | Scores],
     *,
     points: Sequence[float],
-    alpha: float,
+    alpha: Mapping[str, float],
     known: Mapping[str, Scores] | None = None,
 ) -> dict[str, tuple[CurvePoint, ...]]:
     """Each capability's scores along θ₀ + tΔ; ``place(t)`` sets the weights once for all capabilities.
 
-    ``known`` holds the candidate's outcomes (t = 1) on the same items, where they were measured already.
+    ``alpha`` is each capability's. ``known`` holds the candidate's outcomes (t = 1) on the same items, where they were measured already.
     """
     curves: dict[str, list[CurvePoint]] = {capability: [] for capability in score}
     for t in sorted({1.0, *points}):
@@ -37,7 +37,7 @@ def line_curves(
         for capability, of in score.items():
             outcomes = of(items[capability]) if given is None else given[capability]
             base = on_items(base_outcomes[capability], items[capability])
-            curves[capability].append(paired_point(t, outcomes, base, alpha))
+            curves[capability].append(paired_point(t, outcomes, base, alpha[capability]))
     return {capability: tuple(found) for capability, found in curves.items()}
 
 

@@ -97,7 +97,7 @@ def random_controls(
     base_outcomes: Mapping[str, Sequence[float] | Scores],
     *,
     draws: int,
-    alpha: float,
+    alpha: Mapping[str, float],
 ) -> dict[str, CurvePoint]:
     """Each capability's difference under random directions of the candidate's own norm, the draw being the unit.
 
@@ -110,6 +110,6 @@ def random_controls(
         for capability, of in score.items():
             outcomes[capability].append(of(items[capability]))
     return {
-        capability: curve_point(1.0, found, on_items(base_outcomes[capability], items[capability]), alpha)
+        capability: curve_point(1.0, found, on_items(base_outcomes[capability], items[capability]), alpha[capability])
         for capability, found in outcomes.items()
     }

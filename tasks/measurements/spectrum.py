@@ -7,6 +7,13 @@ movement is spread over, the larger. Vectors (gains, biases) are of rank one wha
 
 σ₁ of a dense matrix is found by Lanczos from a random start, which never finds too much, and with probability 1 − α
 misses no more than Kuczyński and Woźniakowski (1992, Theorem 4.2) say; of a low-rank update it is exact.
+
+    top energy = Σ (σ₁² + … + σ_k²) / Σ ‖Δ_l‖²_F  with k = TOP
+
+The k largest values found are together at most the true ones (Ky Fan). What lies outside the space that was searched adds
+no more than its whole energy: with A = Δ·Δᵀ = [[T, C], [Cᵀ, R]] in a basis that begins with that space, A is XᵀX for some
+X = [X₁, X₂], its eigenvalues are those of X₁·X₁ᵀ + X₂·X₂ᵀ, so by Ky Fan the k largest sum to no more than those of T plus
+the trace of R; nor to more than k·σ₁².
 """
 
 import math
@@ -23,13 +30,25 @@ STEPS = 40
 """Lanczos steps: products with the matrix and its transpose, each."""
 
 
+TOP = 8
+"""How many of a matrix's strongest directions count together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """One matrix's ‖Δ‖²_F, and its σ₁² between what was found and the most that can have been missed."""
+    """One matrix's ‖Δ‖²_F, and its σ₁² between what was found and the most that can have been missed.
+
+    ``leading`` and ``leading_at_most`` are the same of σ₁² + … + σ_k², k being `TOP`.
+    """
 
     total: float
     top: float
     top_at_most: float
+    leading: float
+    leading_at_most: float
+
+
+NOTHING = Energy(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def dense_energy(delta: Tensor, seed: int, name: str, alpha: float, steps: int = STEPS) -> Energy:
@@ -45,13 +64,17 @@ def dense_energy(delta: Tensor, seed: int, name: str, alpha: float, steps: int =
     size = matrix.shape[0]
     scale = math.sqrt(total)
     if not total:
-        return Energy(0.0, 0.0, 0.0)
+        return NOTHING
     start = normals(seed, f"spectrum/{name}", 0, [size])
-    top = min(1.0, _lanczos(matrix, start.to(matrix.device), min(steps, size), scale)) * total
+    found = _lanczos(matrix, start.to(matrix.device), min(steps, size), scale)
+    top, leading = (min(1.0, math.fsum(found[:count])) for count in (1, TOP))
     if steps >= size:
-        return Energy(total, top, top)
+        return Energy(total, top * total, top * total, leading * total, leading * total)
     missed = _missed(size, steps, alpha)
-    return Energy(total, top, total if missed >= 1 else min(total, top / (1 - missed)))
+    most = 1.0 if missed >= 1 else min(1.0, top / (1 - missed))
+    outside = max(0.0, 1 - math.fsum(found))
+    leading_at_most = max(leading, min(1.0, TOP * most, leading + outside))
+    return Energy(total, top * total, most * total, leading * total, leading_at_most * total)
 
 
 def low_rank_energy(A: Tensor, B: Tensor, scale: float) -> Energy:
@@ -62,8 +85,9 @@ def low_rank_energy(A: Tensor, B: Tensor, scale: float) -> Energy:
     (25.0, 25.0)
     """
     left, right = (torch.linalg.qr(side.double(), mode="r").R for side in (B, A.T))
-    squares = torch.linalg.svdvals(left @ right.T).square() * scale**2
-    return Energy(float(squares.sum()), float(squares.max()), float(squares.max()))
+    squares = (torch.linalg.svdvals(left @ right.T).square() * scale**2).tolist()
+    top, leading = (math.fsum(squares[:count]) for count in (1, TOP))
+    return Energy(math.fsum(squares), top, top, leading, leading)
 
 
 def stable_rank(energies: Iterable[Energy], alpha: float) -> Interval | None:
@@ -71,7 +95,7 @@ def stable_rank(energies: Iterable[Energy], alpha: float) -> Interval | None:
 
     ``alpha`` is the risk of all of them together.
 
-    >>> found = stable_rank([Energy(25.0, 16.0, 20.0)], 0.05)
+    >>> found = stable_rank([Energy(25.0, 16.0, 20.0, 25.0, 25.0)], 0.05)
     >>> found.lower, found.value, found.upper
     (1.25, 1.5625, 1.5625)
     """
@@ -85,8 +109,26 @@ def stable_rank(energies: Iterable[Energy], alpha: float) -> Interval | None:
     return Interval(value, min(value, max(1.0, total / most)), value, risk, len(changed), "lanczos, random start")
 
 
-def _lanczos(matrix: Tensor, start: Tensor, steps: int, scale: float) -> float:
-    """The largest eigenvalue of M·Mᵀ/scale² over the Krylov space of the start, kept orthogonal throughout."""
+def top_energy(energies: Iterable[Energy], alpha: float) -> Interval | None:
+    """The share of the squared movement along each matrix's `TOP` strongest directions; None where none changed.
+
+    ``alpha`` is the risk of all of them together.
+
+    >>> found = top_energy([Energy(20.0, 8.0, 9.0, 15.0, 19.0)], 0.05)
+    >>> found.lower, found.value, found.upper
+    (0.75, 0.75, 0.95)
+    """
+    changed = [energy for energy in energies if energy.total > 0]
+    total = math.fsum(e.total for e in changed)
+    if not total:
+        return None
+    value = min(1.0, math.fsum(e.leading for e in changed) / total)
+    most = min(1.0, math.fsum(e.leading_at_most for e in changed) / total)
+    return Interval(value, value, most, alpha if most > value else 0.0, len(changed), "lanczos, random start")
+
+
+def _lanczos(matrix: Tensor, start: Tensor, steps: int, scale: float) -> list[float]:
+    """The eigenvalues of M·Mᵀ/scale² over the Krylov space of the start, kept orthogonal throughout, largest first."""
     dtype = torch.float64 if matrix.dtype == torch.float64 else torch.float32
     matrix = matrix.to(dtype)
     basis = torch.zeros(steps, start.numel(), dtype=torch.float64, device=matrix.device)
@@ -104,7 +146,8 @@ def _lanczos(matrix: Tensor, start: Tensor, steps: int, scale: float) -> float:
         products[step] = (matrix @ turned).double() / scale**2
         vector = products[step].clone()
     projected = basis @ products.T
-    return float(torch.linalg.eigvalsh((projected + projected.T) / 2)[-1])
+    found: list[float] = torch.linalg.eigvalsh((projected + projected.T) / 2).flip(0).clamp(min=0).tolist()
+    return found
 
 
 def _missed(size: int, steps: int, alpha: float) -> float:

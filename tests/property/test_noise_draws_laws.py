@@ -20,7 +20,7 @@ class Falling:
         self.edges, self.at = edges, (0.0, 0)
         self.scored: list[tuple[float, int, str]] = []
         base = {c: np.ones(ITEMS) for c in edges}
-        self.grid = NoiseGrid(scales, draws, {c: range(ITEMS) for c in edges}, base, 0.05)
+        self.grid = NoiseGrid(scales, draws, {c: range(ITEMS) for c in edges}, base, dict.fromkeys(edges, 0.05))
 
     def perturb(self, sigma: float, draw: int) -> None:
         self.at = (sigma, draw)

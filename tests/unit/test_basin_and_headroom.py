@@ -34,7 +34,7 @@ class HalfSpaces:
 
 def basin_of(model: HalfSpaces, tolerance: float, draws: int = 8) -> Interval:
     items = range(model.w.shape[0])
-    grid = NoiseGrid(SCALES, draws, {"c": items}, {"c": np.ones(len(items))}, 0.05)
+    grid = NoiseGrid(SCALES, draws, {"c": items}, {"c": np.ones(len(items))}, {"c": 0.05})
     curves = noise_curves(grid, model.perturb, {"c": model.score})
     return basin_sigma(curves["c"], 1.0, tolerance)
 
@@ -68,7 +68,13 @@ def test_a_capability_that_is_gone_is_not_scored_further() -> None:
     tiny = HalfSpaces(items=50, b=-2.0)
     tiny.perturb = model.perturb
     items = range(50)
-    grid = NoiseGrid(SCALES, 3, {"kept": items, "gone": items}, {"kept": np.ones(50), "gone": np.ones(50)}, 0.05)
+    grid = NoiseGrid(
+        SCALES,
+        3,
+        {"kept": items, "gone": items},
+        {"kept": np.ones(50), "gone": np.ones(50)},
+        {"kept": 0.05, "gone": 0.05},
+    )
     score = {"kept": model.score, "gone": lambda chosen: np.zeros(len(chosen))}
     curves = noise_curves(grid, model.perturb, score)
     assert len(curves["kept"]) == len(SCALES)
@@ -152,7 +158,12 @@ class Line:
 def test_headroom_is_where_the_line_leaves_the_margin() -> None:
     line = Line()
     curves = line_curves(
-        line.place, {"c": line.score}, {"c": range(200)}, {"c": np.ones(200)}, points=(1.1, 1.3, 1.5, 2.0), alpha=0.05
+        line.place,
+        {"c": line.score},
+        {"c": range(200)},
+        {"c": np.ones(200)},
+        points=(1.1, 1.3, 1.5, 2.0),
+        alpha={"c": 0.05},
     )
     found = headroom(curves["c"], 0.2)
     assert found.value == pytest.approx(0.4, abs=0.02)
@@ -167,7 +178,7 @@ def test_a_candidate_that_is_lost_already_has_negative_headroom() -> None:
         {"c": range(60)},
         {"c": np.ones(60)},
         points=(2.0,),
-        alpha=0.05,
+        alpha={"c": 0.05},
     )
     found = headroom(curves["c"], 0.1)
     assert (found.value, found.lower, found.upper) == (pytest.approx(-0.9), -1.0, 0.0)
@@ -181,7 +192,7 @@ def test_known_outcomes_of_the_candidate_are_not_measured_again() -> None:
         {"c": range(10)},
         {"c": np.ones(10)},
         points=(1.0, 2.0),
-        alpha=0.05,
+        alpha={"c": 0.05},
         known={"c": np.ones(10)},
     )
     assert line.placed == [2.0]
@@ -287,11 +298,15 @@ def test_the_random_control_has_the_draw_as_its_unit_and_places_it_once() -> Non
     placed: list[int] = []
     score = {"a": lambda items: np.ones(len(items)), "b": lambda items: np.zeros(len(items))}
     items = {"a": range(20), "b": range(30)}
-    found = random_controls(placed.append, score, items, {"a": np.ones(40), "b": np.ones(40)}, draws=4, alpha=0.05)
+    found = random_controls(
+        placed.append, score, items, {"a": np.ones(40), "b": np.ones(40)}, draws=4, alpha={"a": 0.05, "b": 0.05}
+    )
     assert placed == [0, 1, 2, 3]
     assert (found["a"].difference.value, found["a"].difference.n) == (0.0, 4)
     assert found["a"].difference.lower < 0 < found["a"].difference.upper
     assert found["b"].difference.upper < -0.9
     one = {"b": score["b"]}
-    alone = random_controls(lambda draw: None, one, {"b": range(30)}, {"b": np.ones(40)}, draws=4, alpha=0.05)["b"]
+    alone = random_controls(lambda draw: None, one, {"b": range(30)}, {"b": np.ones(40)}, draws=4, alpha={"b": 0.05})[
+        "b"
+    ]
     assert alone == found["b"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tasks.measurements.input_sensitivity import input_sensitivity
 from tasks.measurements.merging import certified, drawn_mixture, merge_radius, mixture_scores
 from tasks.measurements.perturbation import Snapshot
-from tasks.measurements.spectrum import Energy, dense_energy, low_rank_energy, stable_rank
+from tasks.measurements.spectrum import NOTHING, TOP, Energy, dense_energy, low_rank_energy, stable_rank, top_energy
 from tasks.measurements.tamper import Attack, attacks, step_lengths, tamper_radius, tamper_ratio
 from tasks.weights import block_of
 
@@ -37,14 +37,18 @@ def test_an_update_along_equal_directions_has_as_many_as_its_stable_rank(rank: i
 
 
 def test_matrices_weigh_by_their_energy() -> None:
-    found = stable_rank([Energy(9.0, 9.0, 9.0), Energy(0.0, 0.0, 0.0), Energy(4.0, 1.0, 1.0)], 0.05)
+    energies = [Energy(9.0, 9.0, 9.0, 9.0, 9.0), NOTHING, Energy(4.0, 1.0, 1.0, 3.0, 3.5)]
+    found, leading = stable_rank(energies, 0.05), top_energy(energies, 0.05)
     assert found is not None
     assert (found.value, found.lower, found.upper, found.alpha) == (1.3, 1.3, 1.3, 0.0)
+    assert leading is not None
+    assert (leading.value, leading.lower, leading.upper, leading.alpha) == (12 / 13, 12 / 13, 12.5 / 13, 0.05)
 
 
 def test_an_update_of_nothing_has_no_stable_rank() -> None:
     assert stable_rank([dense_energy(torch.zeros(3, 4), 0, "w", 0.01)], 0.05) is None
     assert stable_rank([], 0.05) is None
+    assert top_energy([dense_energy(torch.zeros(3, 4), 0, "w", 0.01)], 0.05) is None
 
 
 def test_few_steps_find_no_more_than_there_is_and_miss_no_more_than_they_say() -> None:
@@ -88,6 +92,19 @@ def test_the_largest_singular_value_lies_within_its_bounds_by_numpys_decompositi
     assert found.top <= exact[0] ** 2 * (1 + 1e-9)
     assert found.top >= 0.999 * exact[0] ** 2
     assert exact[0] ** 2 <= found.top_at_most * (1 + 1e-9)
+    leading = float((exact[:TOP] ** 2).sum())
+    assert found.leading <= leading * (1 + 1e-9)
+    assert leading <= found.leading_at_most * (1 + 1e-9)
+
+
+def test_strong_directions_together_are_found_and_what_was_not_searched_is_said() -> None:
+    low, spread = (
+        dense_energy(with_singular_values(SPECTRA[kind], 80, 120), 5, "w", 0.001) for kind in ("low rank", "spread")
+    )
+    assert (low.leading, low.leading_at_most) == (pytest.approx(7.25), pytest.approx(7.25))
+    true = sum(value**2 for value in SPECTRA["spread"][:TOP])
+    assert spread.leading == pytest.approx(true, rel=1e-3)
+    assert true < spread.leading_at_most < 0.9 * spread.total
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -98,10 +115,12 @@ def test_of_a_random_matrix_and_of_random_factors_the_numbers_are_numpys(seed: i
         assert found.total == pytest.approx(float((exact**2).sum()), rel=1e-5)
         assert found.top == pytest.approx(float(exact[0] ** 2), rel=1e-3)
         assert found.top_at_most >= exact[0] ** 2 * (1 - 1e-5)
+        leading = float((exact[:TOP] ** 2).sum())
+        assert found.leading * (1 - 1e-5) <= leading <= found.leading_at_most * (1 + 1e-5)
 
 
 def test_of_factors_that_are_zero_there_is_no_energy() -> None:
-    assert low_rank_energy(torch.zeros(4, 30), normal(2, 20, 4), 0.5) == Energy(0.0, 0.0, 0.0)
+    assert low_rank_energy(torch.zeros(4, 30), normal(2, 20, 4), 0.5) == NOTHING
 
 
 def test_of_factors_the_spectrum_is_that_of_their_product() -> None:

@@ -70,3 +70,19 @@ def test_a_hostile_tensors_name_is_inert() -> None:
         assert "<script>x" not in shown
         assert "\x1b" not in shown
     assert r"&lt;/script&gt;\|" in text
+
+
+def test_how_requests_were_answered_is_told_where_a_suite_has_it_judged() -> None:
+    shares = {Name.SCORE: 0.25, Name.COMPLIED: 0.5, Name.INCOHERENT: 0.25, Name.KEYWORD_REFUSED: 0.75}
+    made = [Measurement(name=n, capability="safety", estimate=an_estimate(v, 0.1)) for n, v in shares.items()]
+    others = [Measurement(name=Name.SCORE, capability="math", estimate=an_estimate(0.9, 0.01))]
+    evidence = an_evidence(measurements=(*others, *made))
+    page, text = (of(a_verdict(evidence), evidence, "x") for of in (html, markdown))
+    assert "How it answered what should be refused" in page
+    assert (
+        "| safety | 50 | 25 % (15 % to 35 %) | 50 % (40 % to 60 %) | 25 % (15 % to 35 %) | 75 % (65 % to 85 %) |"
+        in text
+    )
+    without = an_evidence(measurements=(*others, *made[:-1]))
+    assert "should be refused" not in html(a_verdict(without), without, "x")
+    assert "should be refused" not in markdown(a_verdict(without), without, "x")

@@ -47,6 +47,36 @@ def test_a_suite_is_its_yaml_and_its_items(folder: Path) -> None:
     assert load_suite(folder / "suite.yaml") == suite
 
 
+def test_capabilities_share_the_error_probability_by_their_weights(folder: Path) -> None:
+    assert load_suite(folder).alphas(0.06) == pytest.approx({"math": 0.02, "safety": 0.02, "basic": 0.02})
+    (folder / "suite.yaml").write_text(HEAD.replace("margin: 0.05", "margin: 0.05, weight: 2"))
+    assert load_suite(folder).alphas(0.06) == pytest.approx({"math": 0.015, "safety": 0.03, "basic": 0.015})
+
+
+@pytest.mark.parametrize(
+    ("scorer", "item"),
+    [
+        ("cloze", {"prompt": "once upon", "answer": " a time"}),
+        ("number", {"prompt": "12 and 7?", "answer": "12 and 7 make 19."}),
+        ("refusal", {"prompt": "how?", "answer": "I can't help with that."}),
+        ("refusal, refusals: [nimmer]", {"prompt": "how?", "answer": "Nimmer!"}),
+    ],
+)
+def test_each_scorer_has_its_kind_of_items(folder: Path, scorer: str, item: dict[str, str]) -> None:
+    (folder / "suite.yaml").write_text(HEAD.replace("scorer: exact", f"scorer: {scorer}"))
+    (folder / "math.jsonl").write_text(lines(item))
+    benchmark = load_suite(folder).benchmark("math")
+    assert (benchmark.scorer, benchmark.items[0].reference) == (scorer.partition(",")[0], item["answer"])
+
+
+@pytest.mark.parametrize("answer", ["nineteen", "nineteen\n\n19"])
+def test_a_worked_answer_without_its_number_is_refused_with_its_line(folder: Path, answer: str) -> None:
+    (folder / "suite.yaml").write_text(HEAD.replace("exact", "number"))
+    (folder / "math.jsonl").write_text(lines(MATH, MATH | {"answer": answer}))
+    with pytest.raises(InvalidInput, match=r"math.jsonl:2: .*ends on a number, before any empty line"):
+        load_suite(folder)
+
+
 def test_chat_reaches_every_benchmark(folder: Path) -> None:
     (folder / "suite.yaml").write_text(HEAD + "chat: true\n")
     assert all(b.chat for b in load_suite(folder).benchmarks)
@@ -92,6 +122,9 @@ def test_a_suite_that_is_not_there_names_the_shipped_ones() -> None:
         (HEAD.replace("safety,", "math,"), r"each capability once, found \['math'\] again"),
         (HEAD.replace("math.jsonl", "../math.jsonl"), "inside the suite's folder, found '../math.jsonl'"),
         (HEAD.replace("math.jsonl", "/etc/passwd"), "inside the suite's folder, found '/etc/passwd'"),
+        (HEAD.replace("margin: 0.1}", "margin: 0.1, weight: 0}"), r"capabilities.0.weight: .*greater than 0, found 0"),
+        (HEAD.replace("margin: 0.1}", "margin: 0.1, refusals: [never]}"), "expected refusals with scorer refusal only"),
+        (HEAD.replace("exact", "refusal"), "answers that refuse, found '2'.*add how it refuses to `refusals` of math"),
         (HEAD.replace("math.jsonl", "gone.jsonl"), "gone.jsonl: expected a readable file, found No such file"),
     ],
 )
