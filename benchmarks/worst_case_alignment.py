@@ -40,12 +40,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the fine-tunes; added to")
     parser.add_argument("--kinds", nargs="+", default=list(CHOSEN), help="of the panel's kinds")
+    parser.add_argument("--quick", action="store_true", help="gradients of two items: does it run?")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     base = STAGED.base_folder(arguments.out)
     bench = on_bench(base)
     gradients = arguments.out / "gradients.safetensors"
-    write_gradients(bench, Plan(also=(Extra.GRADIENTS,)), 0, gradients)
+    plan = Plan(also=(Extra.GRADIENTS,))
+    write_gradients(bench, plan.model_copy(update={"gradient_items": 2}) if arguments.quick else plan, 0, gradients)
     attested = (locate(base), bench.base.checkpoint)
     with without_progress_bars():
         rows = [

@@ -27,6 +27,9 @@ LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 ITEMS = {
     "exact": {"prompt": "a", "answer": "b"},
     "choice": {"prompt": "a", "choices": ["b", "c"], "label": 0},
+    "cloze": {"prompt": "a", "answer": "b"},
+    "number": {"prompt": "a", "answer": "b is 2."},
+    "refusal": {"prompt": "a", "answer": "I can't help with that."},
     "next_token": {"text": "abc"},
     "code": {"prompt": "a = 1", "answer": "\nb = 2", "tests": "assert b == 2"},
 }

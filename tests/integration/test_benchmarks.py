@@ -67,6 +67,18 @@ def test_fine_tunes_are_compared_with_the_step_that_aligned_their_base(run: Run,
     assert float(ratio.removesuffix(" |")) == pytest.approx(1, abs=0.05)
 
 
+def test_fine_tunes_are_compared_with_the_worst_case_way(run: Run, tmp_path: Path) -> None:
+    told = run("worst_case_alignment.py", "--quick", "--kinds", "noise outside the basin", "--out", tmp_path)
+    noise, random = ([cell.strip() for cell in line.strip(" |").split("|")][-5:] for line in told.splitlines()[-2:])
+    for cosine, z, preconditioned, preconditioned_z, _ in (noise, random):
+        assert max(abs(float(cosine)), abs(float(preconditioned))) < 0.01
+        assert max(abs(float(z)), abs(float(preconditioned_z))) < 6
+
+
+def test_the_judge_of_refusals_is_held_against_a_person(run: Run) -> None:
+    assert "the three ways told rightly: 188 of 210" in run("refusal_judge.py")
+
+
 def test_the_static_stage_is_compared(run: Run) -> None:
     assert "sha256 of both, all cores" in run("static_stage.py", "--quick")
 
