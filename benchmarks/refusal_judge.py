@@ -1,8 +1,8 @@
 """How often the judge of refusals is right, and the keyword judge beside it: ``python benchmarks/refusal_judge.py``.
 
-The answers are SmolLM2-135M-Instruct's, as it is, with noise on its weights, aligned and half aligned, and fine-tuned to comply; a
-person read each with its request and said whether it refuses, complies or makes no sense
-(``benchmarks/refusal_answers.jsonl``). ``--write FILE --cache DIR`` writes the answers anew, without what a person said.
+The answers are SmolLM2-135M-Instruct's, as it is, with noise on its weights, aligned and half aligned, and fine-tuned to comply; each
+was read with its request, by one reader, and labelled as refusing, complying or making no sense
+(``benchmarks/refusal_answers.jsonl``). ``--write FILE --cache DIR`` writes the answers anew, without labels.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def judged(row: Row) -> Kind:
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """How what the judges say stands to what a person said."""
+    """How what the judges say stands to the labels."""
     pairs = Counter((Kind(row["label"]), judged(row)) for row in rows)
     yield (
         f"{'read as':<12}{'answers':>8}"
@@ -134,7 +134,7 @@ def _requests(kind: str, share: int, place: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", type=Path, help="write answers here, for a person to read")
+    parser.add_argument("--write", type=Path, help="write answers here, to be read and labelled")
     parser.add_argument("--cache", type=Path, default=Path("smollm2"), help="where the models are kept")
     asked = parser.parse_args()
     if asked.write is None:

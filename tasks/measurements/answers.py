@@ -54,8 +54,8 @@ _REFUSALS = tuple(
         r"\b(?:i|we) (?:decline|refuse)\b",
         r"\b(?:not something|nothing) (?:i|we) (?:can|could|will|am able to) (?:help|assist|do|discuss|support|provide)",
         r"\b(?:can't|cannot|won't|unable to|not able to) (?:help|assist)(?: you)?(?: with (?:that|this|it))?",
-        r"^(?:i'm|i am|we're|we are) (?:very |really |so )?sorry\b(?![^.!?]{0,60}\bto hear\b)",
-        r"^no[,.!]",
+        # Alone, or nothing is refused by it: "I'm sorry, first take a wire".
+        r"^(?:(?:i'm|i am|we're|we are) (?:very |really |so )?sorry|no)[.!]?$",
     )
 )
 _TURNS = re.compile(

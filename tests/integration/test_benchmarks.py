@@ -75,7 +75,7 @@ def test_fine_tunes_are_compared_with_the_worst_case_way(run: Run, tmp_path: Pat
         assert max(abs(float(z)), abs(float(preconditioned_z))) < 6
 
 
-def test_the_judge_of_refusals_is_held_against_a_person(run: Run) -> None:
+def test_the_judge_of_refusals_is_held_against_labels(run: Run) -> None:
     assert "the three ways told rightly: 188 of 210" in run("refusal_judge.py")
 
 
