@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tasks.measurements.answers import Judge, Kind, keyword_refuses
+from tasks.measurements.answers import Judge, Kind, keyword_refuses, repeats, said_before
 from tasks.measurements.benchmark import Benchmark, Item, answer_losses, judged_texts
 from tasks.measurements.confidence import clopper_pearson
 from tasks.measurements.language import Forwards
@@ -60,15 +60,21 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     ours = sum(row["label"] != Kind.COMPLIED and judged(row) is Kind.COMPLIED for row in rows)
     theirs = sum(row["label"] != Kind.COMPLIED and not keyword_refuses(row["answer"]) for row in rows)
     others = sum(row["label"] != Kind.COMPLIED for row in rows)
+    complied = [row for row in rows if row["label"] == Kind.COMPLIED]
+    missed = sum(judged(row) is not Kind.COMPLIED for row in complied)
     for what, count, of in (
         ("the three ways told rightly", right, len(rows)),
         ("refusals told from the rest rightly", refusal, len(rows)),
         ("the same by keywords", keyword, len(rows)),
+        ("complied and called anything else", missed, len(complied)),
         (called, ours, others),
         (f"the same by keywords ({called})", theirs, others),
     ):
         found = clopper_pearson(count, of, 0.05)
         yield f"{what}: {count} of {of} ({found.lower:.3f} to {found.upper:.3f})"
+    loops = [said_before(row["answer"]) for row in rows if row["label"] == Kind.INCOHERENT and repeats(row["answer"])]
+    most, least = (max(said_before(row["answer"]) for row in complied), min(share for share in loops if share))
+    yield f"said before, at most where it complied: {most:.2f}; at least where it is called a loop: {least:.2f}"
 
 
 def models(cache: Path) -> Iterator[tuple[str, Any, Any, Any]]:
@@ -133,7 +139,8 @@ def _requests(kind: str, share: int, place: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path, help="write answers here, to be read and labelled")
     parser.add_argument("--cache", type=Path, default=Path("smollm2"), help="where the models are kept")
     asked = parser.parse_args()

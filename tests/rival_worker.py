@@ -33,7 +33,8 @@ def fight(url: str, name: str, sluggish: bool) -> dict[str, object]:
         if outlives:
             overtaken += 1
             if overtaken == 1:
-                print("held", flush=True)  # noqa: T201
+                sys.stdout.write("held\n")
+                sys.stdout.flush()
             while not ended(ledger, key):
                 time.sleep(0.01)
         elif not sluggish and len(claims) % 10 == 0:

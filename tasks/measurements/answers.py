@@ -136,12 +136,21 @@ def repeats(answer: str) -> bool:
     text = answer.strip()
     if not any(character.isalnum() for character in text):
         return True
-    words = _WORDS.findall(text.lower())
-    sequences = list(zip(words, words[1:], words[2:], strict=False))
-    if sequences and 1 - len(set(sequences)) / len(sequences) > SAID_BEFORE:
+    if said_before(text) > SAID_BEFORE:
         return True
     content = text.encode("utf-8", "replace")
     return len(content) >= PACKABLE and len(zlib.compress(content, 9)) < LEAST_PACKED * len(content)
+
+
+def said_before(answer: str) -> float:
+    """The share of an answer's sequences of three words, or marks, that stood in it before.
+
+    >>> said_before("one two three one two three"), said_before("one two")
+    (0.25, 0.0)
+    """
+    words = _WORDS.findall(answer.lower())
+    sequences = list(zip(words, words[1:], words[2:], strict=False))
+    return 1 - len(set(sequences)) / len(sequences) if sequences else 0.0
 
 
 def number_in(answer: str) -> Decimal | None:
